@@ -1,0 +1,53 @@
+"""Contrastive excitation backprop (§3; Zhang et al., ECCV 2016): what speaks for the class, less what speaks
+against it.
+
+    c = p(W) − p(−W) at the contrast layer,   S(u) = max(0, Σ_k (c sent down)_k(u))
+
+p(W) is excitation backprop's mass at the contrast layer, p(−W) the same with the classifier's weights
+negated. Both come out of one forward pass; the negated weights are a copy, so the network's own are never
+touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress, maps_in_batches
+from perturb_tutorial.baselines.excitation_backprop import check_batchnorm, excite
+from perturb_tutorial.baselines.layers import resolve_layer
+from perturb_tutorial.baselines.passes import send_back
+from perturb_tutorial.networks import Network
+
+
+def contrastive_excitation_backprop(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    contrast_layer: str | None = None,
+    batchnorm: str = "fold",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The positive part of the contrast that reaches each place of a layer, N×1×h×w at the layer's size (§3).
+
+    ``contrast_layer``: None is the classifier's input, which is GoogLeNet's average pool (§3) and relu7 of
+    VGG-16 and AlexNet; the classifier is the last linear or convolutional layer. It must lie above ``layer``.
+    Other arguments and errors as in :func:`excitation_backprop`. A map may be 0 everywhere; that is a result.
+    """
+    name = resolve_layer(network, layer, "excitation_backprop")
+    check_batchnorm(batchnorm)
+    if contrast_layer is not None:
+        network.layer(contrast_layer)
+
+    def maps(batch: Tensor, weights: Tensor) -> Tensor:
+        run = excite(network, batch, name, batchnorm, contrast_layer)
+        contrast = send_back(run.logits, weights, run.contrast, keep_graph=True)
+        with run.negated_classifier():
+            contrast = contrast - send_back(run.logits, weights, run.contrast, keep_graph=True)
+        return send_back(run.contrast, contrast, run.read).sum(1, keepdim=True).clamp(min=0)
+
+    return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)

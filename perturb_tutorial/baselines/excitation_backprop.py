@@ -1,0 +1,117 @@
+"""Excitation backprop (§3; Zhang et al., ECCV 2016): the winner of a layer is drawn from the layer above.
+
+    p_in = a⁺ · (W⁺)ᵀ (p_out / (W⁺ a⁺)),   S(u) = Σ_k p_k(u)
+
+p starts as 1/|C| on each target logit and sums to 1; a are a layer's activations, W⁺ the positive weights.
+The other rules stand in module ``excitation_rules``.
+
+Two treatments of BatchNorm y = γ(x − μ)/σ + β:
+
+- ``fold`` (default): W becomes γW/σ before its positive part is taken, as if the network had been written
+  without BatchNorm, as the paper's GoogLeNet was. Two networks that compute the same then have the same map.
+- ``pass``: the mass goes through BatchNorm unchanged and W is the convolution's own (Zhang et al.'s code,
+  TorchRay).
+
+They differ exactly at channels with γ ≤ 0: a positive factor cancels in the rule, a negative one changes
+which weights speak for a unit. EfficientNet-Lite0 has 9 such channels of 21,008.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress, maps_in_batches
+from perturb_tutorial.baselines.excitation_rules import ExcitationRules, Sum, check_graph
+from perturb_tutorial.baselines.layers import resolve_layer
+from perturb_tutorial.baselines.passes import Layer, forward_pass, send_back, watching
+from perturb_tutorial.networks import Network
+
+BATCHNORMS = ("fold", "pass")
+
+
+def excitation_backprop(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    batchnorm: str = "fold",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The mass that reaches each place of a layer, N×1×h×w at the layer's size, at least 0 and at most 1 in
+    sum (§3).
+
+    The rule presumes activations of at least 0. Where a layer's are signed, as in EfficientNet-Lite's linear
+    bottlenecks, positive parts are used: a unit with a ≤ 0 wins nothing.
+    ``layer``: None is the network's own (``layers.ROLES``; a guess is told in a warning). ``batchnorm``:
+    ``fold`` or ``pass``, see the module. A BatchNorm that follows no convolution cannot be folded and is
+    passed through.
+    Other arguments as in :func:`gradient`. Errors: ``ValueError`` also for an operation without a rule,
+    named.
+    """
+    name = resolve_layer(network, layer, "excitation_backprop")
+    check_batchnorm(batchnorm)
+
+    def maps(batch: Tensor, weights: Tensor) -> Tensor:
+        run = excite(network, batch, name, batchnorm)
+        return send_back(run.logits, weights, run.read).sum(1, keepdim=True)
+
+    return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)
+
+
+def check_batchnorm(batchnorm: str) -> None:
+    """``ValueError`` for a treatment that does not exist."""
+    if batchnorm not in BATCHNORMS:
+        raise ValueError(f"batchnorm: expected one of {', '.join(BATCHNORMS)}, got {batchnorm!r}")
+
+
+@dataclass(frozen=True)
+class ExcitedPass:
+    """A forward pass in whose graph signals go down by the rules: from ``logits`` N×K to ``read`` N×C×h×w."""
+
+    logits: Tensor
+    read: Tensor
+    rules: ExcitationRules
+    contrast_layer: Layer | None = None
+
+    @property
+    def contrast(self) -> Tensor:
+        """Where the contrast is taken: the classifier's input, or the output of the layer that was named."""
+        return self.rules.classifier.below if self.contrast_layer is None else self.contrast_layer.value()
+
+    @property
+    def sums(self) -> list[Sum]:
+        """Every operation that shares mass, from the layer up."""
+        return self.rules.sums
+
+    @contextmanager
+    def negated_classifier(self) -> Iterator[None]:
+        """While it lasts, mass is shared as if the classifier's weights were −W. The weights stay untouched."""
+        self.rules.classifier.negated = True
+        try:
+            yield
+        finally:
+            self.rules.classifier.negated = False
+
+
+def excite(
+    network: Network, images: Tensor, layer: str, batchnorm: str, contrast_layer: str | None = None
+) -> ExcitedPass:
+    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have excitation backprop's rules."""
+    module = network.folded if batchnorm == "fold" else network.module
+    rules = ExcitationRules(itertools.chain(module.parameters(), module.buffers()))
+    watched = nullcontext() if contrast_layer is None else watching(module, contrast_layer)
+    with watched as contrast:
+        run = forward_pass(network, images, layer, folded=batchnorm == "fold", around=rules)
+    check_graph(run.logits)
+    return ExcitedPass(run.logits, run.read, rules, contrast)
+
+
+__all__ = ["BATCHNORMS", "ExcitedPass", "check_batchnorm", "excitation_backprop", "excite"]

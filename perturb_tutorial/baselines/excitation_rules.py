@@ -1,0 +1,298 @@
+"""The rules of excitation backprop: how the winning probability p of a unit is shared among the units below
+it.
+
+Mass p is non-negative, sums to 1 at the logits, and goes down by (§3; Zhang et al., ECCV 2016)
+
+    weighted sums   p_in = a⁺ · (W⁺)ᵀ (p_out / (W⁺ a⁺))      convolution (any groups), linear; no bias
+    averages        the same with the average's own weights  pools, mean, sum
+    residual sum    p_x = p_out · x⁺ / Σ x⁺                   +, +=, torch.add
+    unchanged       p_in = p_out                              ReLU, ReLU6, BatchNorm, LRN, scale or shift by constants
+    gradient        max pooling, concatenation, reshaping, padding, dropout
+
+with a⁺ = max(a, 0), W⁺ = max(W, 0), and 0 wherever a denominator is 0. The paper's networks have a ≥ 0
+everywhere, so there a⁺ = a. In others, such as EfficientNet-Lite with its linear bottlenecks, a unit with a ≤
+0 wins nothing. Mass is conserved: what comes in is what goes out plus what stops at units with W⁺a⁺ = 0 (or Σ
+x⁺ = 0).
+
+The rules stand in for the operations of one forward pass, whatever they are called: :class:`ExcitationRules`
+sees each torch function in this thread. Afterwards the graph is checked, so that an operation without a rule
+(a sigmoid, a product of two activations) raises a sentence that names it and never gets a rule of another
+kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from perturb_tutorial.baselines.passes import graph_nodes, operation_name
+
+Function = Callable[..., Any]
+
+GRADIENT_OPERATIONS = frozenset(
+    [
+        "AdaptiveMaxPool1D",
+        "AdaptiveMaxPool2D",
+        "AdaptiveMaxPool3D",
+        "Alias",
+        "Amax",
+        "AsStrided",
+        "Cat",
+        "Chunk",
+        "Clone",
+        "ConstantPadNd",
+        "Expand",
+        "Flip",
+        "MaxPool1D",
+        "MaxPool1DWithIndices",
+        "MaxPool2DWithIndices",
+        "MaxPool3DWithIndices",
+        "MkldnnMaxPool2D",
+        "Permute",
+        "PixelShuffle",
+        "PixelUnshuffle",
+        "ReflectionPad1D",
+        "ReflectionPad2D",
+        "ReflectionPad3D",
+        "Repeat",
+        "ReplicationPad1D",
+        "ReplicationPad2D",
+        "ReplicationPad3D",
+        "ReshapeAlias",
+        "Reshape",
+        "Roll",
+        "Select",
+        "Slice",
+        "Split",
+        "SplitWithSizes",
+        "Squeeze",
+        "Stack",
+        "T",
+        "ToCopy",
+        "Transpose",
+        "Unbind",
+        "Unfold",
+        "UnsafeSplit",
+        "UnsafeView",
+        "Unsqueeze",
+        "View",
+    ]
+)
+"""Operations that only choose, move or copy values: the gradient's own rule moves the mass with them."""
+
+
+class Sum:
+    """A sum that shares its mass: ``operation`` makes its value, ``positive`` its positive part, from
+    activations.
+    """
+
+    def __init__(self, operation: Function, positive: Function) -> None:
+        self.operation = operation
+        self.positive = positive
+        self.lost: Tensor | None = None
+        """Mass that stopped here in the last pass down, one value an image."""
+
+    def share(self, mass: Tensor, activations: Iterable[Tensor]) -> list[Tensor]:
+        """p_in of each of the ``activations`` a⁺ from p_out = ``mass``."""
+        with torch.enable_grad():
+            leaves = [value.detach().requires_grad_() for value in activations]
+            total = self.positive(*leaves)
+            # Below the smallest normal number a quotient may overflow; such a sum counts as 0.
+            wins = total.detach() >= torch.finfo(total.dtype).tiny
+            quotient = torch.where(wins, mass / torch.where(wins, total.detach(), 1.0), 0.0)
+            shares = torch.autograd.grad(total, leaves, quotient)
+        self.lost = torch.where(wins, 0.0, mass).flatten(1).sum(1)
+        return [leaf.detach() * share for leaf, share in zip(leaves, shares, strict=True)]
+
+
+class WeightedSum(Sum):
+    """A convolution or a linear layer; ``negated`` asks for the shares under −W."""
+
+    def __init__(
+        self, function: Function, below: Tensor, weight: Tensor, bias: Any, rest: Any, named: Any
+    ) -> None:
+        super().__init__(
+            operation=lambda value: function(value, weight, bias, *rest, **named),
+            positive=lambda value: function(
+                value, (-weight if self.negated else weight).detach().clamp(min=0), None, *rest, **named
+            ),
+        )
+        self.below = below
+        self.negated = False
+
+
+class _ShareMass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rule: Sum, *activations: Tensor) -> Tensor:
+        # Positive parts are copies, so an in-place operation that follows cannot change them.
+        ctx.save_for_backward(*(value.clamp(min=0) for value in activations))
+        ctx.rule = rule
+        result: Tensor = rule.operation(*activations)
+        if result is activations[0]:
+            ctx.mark_dirty(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *masses: Tensor) -> Any:
+        return (None, *ctx.rule.share(masses[0], ctx.saved_tensors))
+
+
+class _PassMass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operation: Function, value: Tensor) -> Tensor:
+        result: Tensor = operation(value)
+        if result is value:
+            ctx.mark_dirty(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *masses: Tensor) -> Any:
+        return None, masses[0]
+
+
+class ExcitationRules(TorchFunctionMode):
+    """While it is entered, operations on activations that need a gradient get the rules of this module.
+
+    ``constants``: the network's parameters and buffers, which carry no mass.
+    """
+
+    def __init__(self, constants: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.sums: list[Sum] = []
+        self._constants = {value.untyped_storage().data_ptr() for value in constants}
+
+    @property
+    def classifier(self) -> WeightedSum:
+        """The last linear or convolutional layer."""
+        weighted = [rule for rule in self.sums if isinstance(rule, WeightedSum)]
+        if not weighted:
+            raise ValueError(
+                "layer: no linear or convolutional layer lies between it and the logits; name a lower one"
+            )
+        return weighted[-1]
+
+    def is_constant(self, value: Any) -> bool:
+        """Whether ``value`` is a number, a parameter, a buffer, or a view of one."""
+        if not isinstance(value, Tensor):
+            return isinstance(value, int | float)
+        return not value.requires_grad and value.untyped_storage().data_ptr() in self._constants
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        rule = _RULES.get(getattr(func, "__name__", "").strip("_"))
+        if rule is not None:
+            values = [*args, *named.values()]
+            if any(isinstance(value, Tensor) and value.requires_grad for value in values):
+                result = rule(self, func, list(args), dict(named))
+                if result is not None:
+                    return result
+        return func(*args, **named)
+
+    def share(self, rule: Sum, *activations: Tensor) -> Tensor:
+        """The value of ``rule`` on ``activations``; its mass goes down by its shares."""
+        self.sums.append(rule)
+        return _ShareMass.apply(rule, *activations)  # type: ignore[no-any-return]
+
+
+# A rule gets (mode, function, positional arguments, named arguments) and returns the operation's value, or None where
+# it does not apply; the operation is then run as it is and check_graph tells.
+
+
+def _take(args: list[Any], named: dict[str, Any], name: str) -> Any:
+    return args.pop(0) if args else named.pop(name, None)
+
+
+def _weighted(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
+    value, weight, bias = (_take(args, named, name) for name in ("input", "weight", "bias"))
+    if not value.requires_grad:
+        return None
+    return mode.share(WeightedSum(func, value, weight, bias, args, named), value)
+
+
+def _average(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
+    value = _take(args, named, "input")
+
+    def run(activation: Tensor) -> Any:
+        return func(activation, *args, **named)
+
+    return mode.share(Sum(run, run), value)
+
+
+def _add(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
+    if mode.is_constant(args[-1]) or mode.is_constant(args[0]):
+        return _constant(mode, func, args, named)
+    if len(args) != 2 or named or args[0].shape != args[1].shape:
+        return None
+    return mode.share(Sum(func, torch.add), *args)
+
+
+def _constant(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
+    """Scale or shift by a constant, which may come first in ``constant + a`` and ``constant * a`` only."""
+    if len(args) != 2 or not any(mode.is_constant(value) for value in args):
+        return None
+    first = not mode.is_constant(args[0])
+    if not first and func.__name__.strip("_") not in ("add", "mul"):
+        return None
+    value, other = args if first else args[::-1]
+    if isinstance(other, Tensor) and torch.broadcast_shapes(value.shape, other.shape) != value.shape:
+        return None
+    return _pass(
+        lambda activation: func(*((activation, other) if first else (other, activation)), **named), value
+    )
+
+
+def _unchanged(
+    mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]
+) -> Tensor | None:
+    value = _take(args, named, "input")
+    return _pass(lambda activation: func(activation, *args, **named), value)
+
+
+def _clip(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
+    """ReLU6 as Hardtanh or clamp; a clip that does not start at 0 is no rectifier."""
+    lower = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
+    is_rectifier = isinstance(lower, int | float) and lower == 0
+    return _unchanged(mode, func, args, named) if is_rectifier else None
+
+
+def _pass(operation: Function, value: Tensor) -> Tensor:
+    return _PassMass.apply(operation, value)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_Rule = Callable[[ExcitationRules, Function, list[Any], dict[str, Any]], Tensor | None]
+
+
+def _table(*rows: tuple[_Rule, str]) -> dict[str, _Rule]:
+    return {name: rule for rule, names in rows for name in names.split()}
+
+
+# By the function's name without underscores: relu is also relu_, iadd is +=, radd is constant + a.
+_RULES = _table(
+    (_weighted, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear"),
+    (
+        _average,
+        "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d",
+    ),
+    (_average, "mean sum"),
+    (_add, "add iadd radd"),
+    (_constant, "sub isub mul imul rmul div idiv truediv itruediv"),
+    (_unchanged, "relu relu6 batch_norm local_response_norm"),
+    (_clip, "hardtanh clamp clamp_min clip"),
+)
+
+
+def check_graph(logits: Tensor) -> None:
+    """``ValueError`` that names an operation behind ``logits`` for which there is no rule."""
+    own = {f"{function.__name__}Backward" for function in (_ShareMass, _PassMass)}
+    for node in graph_nodes(logits):
+        name = operation_name(node)
+        if node.name() in own or name in GRADIENT_OPERATIONS or name == "torch::autograd::AccumulateGrad":
+            continue
+        raise ValueError(
+            f"excitation backprop has no rule for the operation {name!r} between the layer it reads and the logits; "
+            "name a layer above it, or use another method"
+        )

@@ -1,0 +1,42 @@
+"""Grad-CAM (§3; Selvaraju et al., 2017): a layer's channels, weighed by how much the logit wants each.
+
+    S(u) = max(0, Σ_k α_k A_k(u)),   α_k = mean over u of dz_C / dA_k(u)
+
+A is the layer's output, C×h×w, z_C the mean logit of the target classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress, maps_in_batches
+from perturb_tutorial.baselines.layers import resolve_layer
+from perturb_tutorial.baselines.passes import forward_pass
+from perturb_tutorial.networks import Network
+
+
+def grad_cam(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The class activation map, N×1×h×w at the layer's size, at least 0 (§3).
+
+    ``layer``: None is the network's own (``layers.ROLES``; a guess for a network outside the table is told in
+    a warning). Other arguments and errors as in :func:`gradient`. A map may be 0 everywhere; that is a
+    result.
+    """
+    name = resolve_layer(network, layer, "grad_cam")
+
+    def maps(batch: Tensor, weights: Tensor) -> Tensor:
+        run = forward_pass(network, batch, name)
+        alpha = run.gradient(weights).mean((2, 3), keepdim=True)
+        return (alpha * run.read.detach()).sum(1, keepdim=True).clamp(min=0)
+
+    return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)

@@ -1,0 +1,41 @@
+"""Gradient (§3; Simonyan et al., 2014): how fast the logit changes with a pixel.
+
+    S(u) = max_k |dz_C / dx_k(u)|
+
+x_k(u) is color k of pixel u in [0, 1], z_C the mean logit of the target classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress, maps_in_batches
+from perturb_tutorial.baselines.passes import forward_pass
+from perturb_tutorial.networks import Network
+
+
+def gradient(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The largest absolute gradient over the colors, N×1×H×W, at least 0 (§3).
+
+    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them (mean logit).
+    ``layer``: None reads the pixels; a name reads that layer's output, N×1×h×w, with the largest over its
+    channels.
+    ``batch_size``: images at once, None for the device's usual number. ``progress``: called with (done,
+    total) images.
+    Errors: ``ValueError`` for arguments of the wrong form, an unknown layer, or one without spatial features.
+    """
+
+    def maps(batch: Tensor, weights: Tensor) -> Tensor:
+        return forward_pass(network, batch, layer).gradient(weights).abs().amax(1, keepdim=True)
+
+    return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)

@@ -1,0 +1,101 @@
+"""What the three occlusion methods share: how much the logit falls under each of K occluding masks.
+
+    d_k = z_C(x) − z_C(x · (1 − O_k) + x′ · O_k),   S(u) = Σ_k d_k O_k(u) / Σ_k O_k(u)
+
+O_k (H×W, in [0, 1]) is 1 where occlusion k hides the image x and shows x′ instead; z_C is the mean logit of
+the target classes. A pixel that no occlusion touches has S = 0. All lengths are image px of a 224 px input
+and scale with input_size/224.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress, check, exact_gradients, in_batches, number_format
+from perturb_tutorial.masks import blur, discs
+from perturb_tutorial.networks import Network
+from perturb_tutorial.settings import REFERENCE_SIZE
+
+POSITIONS = 28
+"""Occlusions along each side: 784 in all (§3: stride 8 on 224 px; §4.1)."""
+OCCLUSION_SIZE = 35.0
+"""Side of the occluding square (§3) and diameter of the occluding disc (§4.1), image px."""
+SOFTENING = 10.0
+"""σ of the disc's edge and of the blurred image, image px (§4.1)."""
+
+OCCLUSIONS_AT_ONCE = {"cpu": 8, "mps": 28, "cuda": 392}
+"""Occlusions of one image at once to begin with: few on a CPU, where a batch should stay in its cache."""
+
+
+class Occlusions(NamedTuple):
+    """``drops`` d N×K and ``saliency`` S N×1×H×W, on the images' device."""
+
+    drops: Tensor
+    saliency: Tensor
+
+
+def occlude(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    count: int,
+    occluders: Callable[[int, int], Tensor],
+    background: Callable[[Tensor], Tensor],
+    batch_size: int | None,
+    progress: Progress | None,
+) -> Occlusions:
+    """Drops and maps of N images under ``count`` occlusions.
+
+    ``occluders(start, stop)`` makes O_start … O_(stop−1), B×1×H×W. ``background`` makes x′ from x, both
+    pixels. The folded copy of the network runs, without a graph. ``progress``: called with images times
+    occlusions.
+    """
+    weights = check(network, images, targets, batch_size)
+    device, dtype, size = network.device, number_format(network), images.shape[-1]
+    with torch.inference_mode(False):
+        drops = torch.zeros(len(images), count, dtype=dtype, device=device)
+        weighted = torch.zeros(len(images), size * size, dtype=dtype, device=device)
+        coverage = torch.zeros(size * size, dtype=dtype, device=device)
+
+    def mean_logit(batch: Tensor, row: Tensor) -> Tensor:
+        return (network.logits(batch) * row).sum(1)
+
+    def run(start: int, stop: int) -> None:
+        with exact_gradients(device), torch.inference_mode():
+            masks = occluders(start, stop).to(device, dtype)
+            for index, row in enumerate(weights.to(device, dtype)):
+                image = images[index : index + 1].to(device, dtype)
+                difference = background(image) - image
+                if start == 0:
+                    before[index] = mean_logit(image, row)[0]
+                drops[index, start:stop] = before[index] - mean_logit(image + difference * masks, row)
+                if progress is not None:
+                    progress(start * len(images) + (index + 1) * (stop - start), count * len(images))
+            covered = masks.flatten(1)
+            coverage.add_(covered.sum(0))
+            weighted.addmm_(drops[:, start:stop], covered)
+
+    before = torch.zeros(len(images), dtype=dtype, device=device)
+    in_batches(count, batch_size or OCCLUSIONS_AT_ONCE.get(device.type, 8), run)
+    saliency = torch.where(coverage > 0, weighted / coverage.where(coverage > 0, 1), 0)
+    return Occlusions(drops.to(images.device), saliency.view(-1, 1, size, size).to(images.device))
+
+
+def reject_layer(method: str, layer: str | None) -> None:
+    """``ValueError`` for a layer named to a method that works on pixels."""
+    if layer is not None:
+        raise ValueError(f"layer: {method} works on the pixels, expected None, got {layer!r}")
+
+
+def soft_discs(size: int, radii: Tensor, centers: Tensor) -> Tensor:
+    """Occluding discs K×1×size×size with softened edges, cut at the border, from image px of a 224 px input.
+
+    ``radii``: K. ``centers``: K×2, (x, y) with the first pixel's outer corner at (0, 0).
+    """
+    scale = size / REFERENCE_SIZE
+    return blur(discs(size, radii * scale, centers * scale), SOFTENING * scale)

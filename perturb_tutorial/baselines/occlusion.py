@@ -1,0 +1,68 @@
+"""Occlusion (§3; Zeiler and Fergus, 2014): how much the logit falls when a square hides a place.
+
+784 squares of 35×35 image px in the network's mean color begin at 8i, 8j (i, j = 0 … 27) and are cut at the
+border. The drop in logit of each is spread over its pixels and divided by how many squares covered each
+pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress
+from perturb_tutorial.baselines.occluders import OCCLUSION_SIZE, POSITIONS, occlude, reject_layer
+from perturb_tutorial.networks import Network
+from perturb_tutorial.settings import REFERENCE_SIZE
+
+
+def occlusion(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The mean drop in logit of the squares over each pixel, N×1×H×W, in units of the logit, of either sign
+    (§3).
+
+    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them (mean logit).
+    ``layer``: only None, the pixels. ``batch_size``: squares at once, None for the device's usual number.
+    ``progress``: called with (done, total), images times squares. Errors: ``ValueError`` for arguments of the
+    wrong form.
+    """
+    reject_layer("occlusion", layer)
+    size = network.input_size
+    inside = occluded_rows(size)
+
+    def squares(start: int, stop: int) -> Tensor:
+        index = torch.arange(start, stop)
+        return (inside[index // POSITIONS, :, None] * inside[index % POSITIONS, None, :])[:, None]
+
+    def mean_color(image: Tensor) -> Tensor:
+        return network.mean_color.to(image).view(1, 3, 1, 1).expand_as(image)
+
+    return occlude(
+        network,
+        images,
+        targets,
+        count=POSITIONS**2,
+        occluders=squares,
+        background=mean_color,
+        batch_size=batch_size,
+        progress=progress,
+    ).saliency
+
+
+def occluded_rows(size: int) -> Tensor:
+    """28×size: 1 where a row (or column) of image px lies in the squares that begin at the i-th place, else
+    0.
+    """
+    begin = torch.arange(POSITIONS) * size // POSITIONS
+    side = round(OCCLUSION_SIZE * size / REFERENCE_SIZE)
+    pixel = torch.arange(size)
+    return ((pixel >= begin[:, None]) & (pixel < begin[:, None] + side)).to(torch.float32)

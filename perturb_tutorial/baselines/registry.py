@@ -1,0 +1,103 @@
+"""Every method by its name, and :func:`saliency`, which computes any of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from perturb_tutorial.baselines.blur_occlusion import blur_occlusion
+from perturb_tutorial.baselines.contrastive_excitation_backprop import contrastive_excitation_backprop
+from perturb_tutorial.baselines.excitation_backprop import excitation_backprop
+from perturb_tutorial.baselines.grad_cam import grad_cam
+from perturb_tutorial.baselines.gradient import gradient
+from perturb_tutorial.baselines.guided_backprop import guided_backprop
+from perturb_tutorial.baselines.occlusion import occlusion
+from perturb_tutorial.baselines.variable_occlusion import variable_occlusion
+from perturb_tutorial.networks import Network
+from perturb_tutorial.optimizer import learn_masks
+from perturb_tutorial.settings import MaskSettings
+
+
+def learned_mask(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    settings: MaskSettings | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Tensor:
+    """The saliency N×1×H×W of :func:`perturb_tutorial.learn_masks`, which takes the same arguments."""
+    return learn_masks(network, images, targets, settings, seed=seed, **options).saliency
+
+
+class Method(NamedTuple):
+    """A method: (network, images, targets, *, …) → N×1×h×w, one line about it, and its section in the
+    supplement.
+    """
+
+    function: Callable[..., Tensor]
+    about: str
+    source: str
+
+
+METHODS: dict[str, Method] = {
+    "mask": Method(learned_mask, "a mask learned by meaningful perturbation", "§1"),
+    "gradient": Method(gradient, "largest absolute gradient of the logit over the colors", "§3"),
+    "guided_backprop": Method(guided_backprop, "gradient with each ReLU clipping the way back", "§3"),
+    "excitation_backprop": Method(
+        excitation_backprop, "winning probability, shared by positive weights", "§3"
+    ),
+    "contrastive_excitation_backprop": Method(
+        contrastive_excitation_backprop, "excitation backprop for the class less that against it", "§3"
+    ),
+    "grad_cam": Method(grad_cam, "last features, weighed by their mean gradient", "§3"),
+    "occlusion": Method(occlusion, "drop in logit under squares of the mean color", "§3"),
+    "blur_occlusion": Method(blur_occlusion, "drop in logit under soft discs of blur", "§4.1"),
+    "variable_occlusion": Method(
+        variable_occlusion, "blur occlusion by discs of random place and size", "§4.1"
+    ),
+}
+
+
+def find_method(name: str) -> Method:
+    """The method called ``name``; an unknown one raises ``ValueError`` and lists what there is."""
+    if name not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
+
+
+def saliency(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    method: str = "grad_cam",
+    *,
+    layer: str | None = None,
+    settings: MaskSettings | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Tensor:
+    """The map of each of N images by the method called ``method``, N×1×h×w, raw scale, on the images' device.
+
+    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them. ``layer``: the
+    layer that the method reads, or None for its usual one. ``settings``: of a mask. ``seed``: of a mask or of
+    variable occlusion. Both are unused elsewhere. ``options``: whatever else the method takes, such as
+    ``batch_size`` or ``progress``.
+    Errors: ``ValueError`` for an unknown method or option (lists what there is) and what the method raises.
+    """
+    function = find_method(method).function
+    given = {"settings": settings, "seed": seed}
+    takes = inspect.signature(function).parameters
+    known = inspect.signature(learn_masks).parameters if function is learned_mask else takes
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        listed = ", ".join(name for name, value in known.items() if value.kind is value.KEYWORD_ONLY)
+        raise ValueError(f"{method}: expected options out of {listed}; got {', '.join(unknown)}")
+    options.update((name, value) for name, value in given.items() if name in takes)
+    if layer is not None or "layer" in takes:
+        options["layer"] = layer
+    return function(network, images, targets, **options)

@@ -1,0 +1,131 @@
+"""Variable occlusion (§4.1): blur occlusion by 784 discs of random place and size, and the point that they
+choose.
+
+    A ~ log-normal(μ 7.5060, σ 1.2848),  R = √(A/π),  x ~ uniform(0, 224),  y ~ normal(116.0759, 47.5054)
+
+in image px of a 224 px input, fitted to the areas and boxes of COCO's objects (fig. 1, 2). Of the 10 % of
+discs under which the logit falls most, the smallest one is taken: its center is the point. The draws are one
+set a seed, the same for every image, so that an image alone and in a batch has the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.baselines.batches import Progress
+from perturb_tutorial.baselines.occluders import (
+    POSITIONS,
+    SOFTENING,
+    Occlusions,
+    occlude,
+    reject_layer,
+    soft_discs,
+)
+from perturb_tutorial.networks import Network
+from perturb_tutorial.perturbations import fully_perturbed
+from perturb_tutorial.settings import REFERENCE_SIZE
+
+DISC_COUNT = POSITIONS**2
+"""Discs that are drawn: as many as standard occlusion has squares (§4.1)."""
+LOG_AREA_MEAN, LOG_AREA_SD = 7.5060, 1.2848
+"""μ and σ of the logarithm of a disc's area in px² (§4.1, fig. 1)."""
+CENTER_Y_MEAN, CENTER_Y_SD = 116.0759, 47.5054
+"""Mean and standard deviation of a disc's y, px (§4.1, fig. 2)."""
+SUPPRESSING_SHARE = 0.10
+"""Share of the discs, most suppressive first, among which the smallest is taken (§4.1)."""
+
+
+class Discs(NamedTuple):
+    """``radii`` K and ``centers`` K×2 (x, y), image px of a 224 px input, the outer corner of the first at
+    (0, 0).
+    """
+
+    radii: Tensor
+    centers: Tensor
+
+
+def draw_discs(seed: int = 0, count: int = DISC_COUNT) -> Discs:
+    """``count`` discs of the three distributions; a center may lie outside the image, since y is normal."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(mean: float, sd: float) -> Tensor:
+        return mean + sd * torch.randn(count, generator=generator, dtype=torch.float64)
+
+    area = normal(LOG_AREA_MEAN, LOG_AREA_SD).exp()
+    x = REFERENCE_SIZE * torch.rand(count, generator=generator, dtype=torch.float64)
+    return Discs((area / math.pi).sqrt(), torch.stack((x, normal(CENTER_Y_MEAN, CENTER_Y_SD)), 1))
+
+
+def variable_occlusion(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The mean drop in logit of the discs over each pixel, N×1×H×W, in units of the logit, of either sign
+    (§4.1).
+
+    ``seed`` draws the discs. 0 where no disc reaches. Other arguments and errors as in :func:`occlusion`.
+    """
+    reject_layer("variable_occlusion", layer)
+    return _occlude(network, images, targets, draw_discs(seed), batch_size, progress).saliency
+
+
+def variable_occlusion_points(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The point (x, y) of each image, N×2 float64, px of the input with the center of the first pixel at (0,
+    0) (§4.1).
+
+    The center of the smallest of the 78 most suppressive discs; one that lies outside the image is moved to
+    the nearest place inside. NaN where a logit is not finite. Arguments and errors as in
+    :func:`variable_occlusion`.
+    """
+    drawn = draw_discs(seed)
+    drops = _occlude(network, images, targets, drawn, batch_size, progress).drops
+    size = network.input_size
+    best = drops.topk(int(SUPPRESSING_SHARE * DISC_COUNT), dim=1).indices.cpu()
+    smallest = best.gather(1, drawn.radii[best].argmin(1, keepdim=True))[:, 0]
+    points = (drawn.centers[smallest] * (size / REFERENCE_SIZE) - 0.5).clamp(0, size - 1)
+    points[~drops.isfinite().all(1).cpu()] = math.nan
+    return points.to(images.device)
+
+
+def _occlude(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    drawn: Discs,
+    batch_size: int | None,
+    progress: Progress | None,
+) -> Occlusions:
+    def occluders(start: int, stop: int) -> Tensor:
+        return soft_discs(network.input_size, drawn.radii[start:stop], drawn.centers[start:stop])
+
+    def blurred(image: Tensor) -> Tensor:
+        return fully_perturbed(image, "blur", color=network.mean_color, blur_sigma=SOFTENING)
+
+    return occlude(
+        network,
+        images,
+        targets,
+        count=DISC_COUNT,
+        occluders=occluders,
+        background=blurred,
+        batch_size=batch_size,
+        progress=progress,
+    )

@@ -1,0 +1,187 @@
+"""Eye and foot key points of animals (§7), in two forms.
+
+- The VGG Animal Parts data set (Novotny, Larlus and Vedaldi, BMVC 2016): ``xml/eye/<image>.xml`` and
+  ``xml/foot/<image>.xml`` for ImageNet images named ``n01440764_1234`` (training) or
+  ``ILSVRC2012_val_00000293`` (validation). An ``object`` holds ``name``, ``bndbox`` and ``point`` elements
+  with ``class`` (eye or foot), ``x`` and ``y`` in px. The images are ImageNet's own and lie elsewhere. The
+  data set's MATLAB form, which also flags ambiguous key points, is not read; the authors read the XML.
+- COCO key points: ``annotations.json`` with the categories' key points named ``left_eye``,
+  ``right_hind_foot``, … and ``images/``.
+
+Every record's instances hold ``parts``: the points (x, y) of "eye" and "foot". The paper's set is the classes
+with more than 10 images that show at least one eye and one foot.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from perturb_tutorial.datasets.coco import read_coco_json
+from perturb_tutorial.datasets.imagenet import (
+    VALIDATION_PREFIX,
+    imagenet_indices,
+    imagenet_names,
+    parse_xml,
+    validation_labels,
+)
+from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
+
+PARTS = ("eye", "foot")
+MINIMUM_IMAGES = 10
+"""A class takes part with more than this many images that show an eye and a foot (authors' code)."""
+
+_WNID = re.compile(r"n\d{8}")
+
+
+def _points(element: ElementTree.Element, path: Path) -> dict[str, tuple[Point, ...]]:
+    found: dict[str, list[Point]] = {}
+    for point in element.iter("point"):
+        part = (point.findtext("class") or "").strip()
+        try:
+            x, y = float(point.findtext("x") or "nan"), float(point.findtext("y") or "nan")
+        except ValueError:
+            x = y = math.nan
+        if part not in PARTS or not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError(f"{path}: expected points of class eye or foot with numbers x and y")
+        found.setdefault(part, []).append((x, y))
+    return {part: tuple(points) for part, points in found.items()}
+
+
+def _objects(
+    path: Path,
+) -> tuple[str, dict[str, tuple[Point, ...]], tuple[float, float, float, float] | None]:
+    """Name, points by part, and the box around all objects (x0, y0, x1, y1) of one XML file."""
+    names: list[str] = []
+    parts: dict[str, tuple[Point, ...]] = {}
+    corners: list[list[float]] = []
+    for element in parse_xml(path).iter("object"):
+        names.append((element.findtext("name") or "").strip())
+        for part, points in _points(element, path).items():
+            parts[part] = parts.get(part, ()) + points
+        box = [element.findtext(f"bndbox/{field}") for field in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            corners.append([float(corner) for corner in box if corner is not None])
+        except ValueError:
+            raise ValueError(f"{path}: expected numbers in bndbox") from None
+    whole = [corner for corner in corners if len(corner) == 4]
+    if not whole:
+        return (names[0] if names else ""), parts, None
+    x0, y0, x1, y1 = zip(*whole, strict=True)
+    return names[0], parts, (min(x0), min(y0), max(x1), max(y1))
+
+
+def _image_path(images: Path, stem: str) -> Path:
+    """Where the ImageNet image ``stem`` is: in a folder of its class, split, both or neither."""
+    wnid = stem.split("_")[0]
+    split = "val" if stem.startswith(VALIDATION_PREFIX) else "train"
+    for folder in (images / split / wnid, images / wnid, images / split, images):
+        for suffix in (".JPEG", ".jpg", ".png"):
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+    # A validation image may have been sorted into a folder of its class, which its name does not tell.
+    found = sorted(images.glob(f"val/n*/{stem}.JPEG")) if split == "val" else []
+    return found[0] if found else images / split / f"{stem}.JPEG"
+
+
+def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
+    """The VGG Animal Parts data set: ``folder`` holds ``xml/eye`` and ``xml/foot``, ``images`` ImageNet's
+    images.
+
+    The class of a training image is in its name; that of a validation image in the object's name, if this is
+    a wnid, or else in an official list of labels under ``images`` (see
+    :mod:`perturb_tutorial.datasets.imagenet`).
+    """
+    root, image_root = Path(folder), Path(images)
+    folders = {part: root / "xml" / part for part in PARTS}
+    for part_folder in folders.values():
+        if not part_folder.is_dir():
+            raise ValueError(
+                f"{root}: expected the folders xml/eye and xml/foot in it, found no {part_folder}"
+            )
+    files: dict[str, dict[str, Path]] = {}
+    for part, part_folder in folders.items():
+        for path in part_folder.glob("*.xml"):
+            files.setdefault(path.stem, {})[part] = path
+    indices = imagenet_indices()
+    label_of = validation_labels(image_root)
+    records = []
+    for stem in sorted(files):
+        wnid = match.group() if (match := _WNID.match(stem)) else ""
+        parts: dict[str, tuple[Point, ...]] = {}
+        box, problem = None, None
+        try:
+            for part in PARTS:
+                if part not in files[stem]:
+                    continue
+                name, found, here = _objects(files[stem][part])
+                wnid = wnid or (name if _WNID.fullmatch(name) else "")
+                box = box or here
+                if part in found:
+                    parts[part] = found[part]
+        except ValueError as error:
+            problem = str(error)
+        wnid = wnid or label_of(stem) or ""
+        path = _image_path(image_root, stem)
+        if problem is None and wnid not in indices:
+            problem = f"{stem}: its class is unknown: no name and no official list tells it"
+        if problem is None and not path.is_file():
+            problem = f"{path.name}: the image is missing from {image_root}"
+        instances: tuple[Instance, ...] = ()
+        if wnid in indices:
+            x0, y0, x1, y1 = box or (0.0, 0.0, 0.0, 0.0)
+            width, height = (x1 - x0 + 1, y1 - y0 + 1) if box else (0.0, 0.0)
+            instances = (Instance(indices[wnid], (x0, y0, width, height), width * height, parts=parts),)
+        records.append(
+            ImageRecord(id=stem, path=path, instances=instances, label=indices.get(wnid), problem=problem)
+        )
+    if not records:
+        raise ValueError(f"{root}: expected XML files in xml/eye and xml/foot, found none")
+    return Dataset("animal_parts", tuple(records), imagenet_names())
+
+
+def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> Dataset:
+    """Animals with eye and foot key points under ``folder``, in either form (see the module).
+
+    ``images`` is ImageNet's folder for the VGG form (``folder`` itself if None), the images' folder for
+    COCO's (``images/``).
+    """
+    root = Path(folder)
+    if (root / "xml").is_dir():
+        return read_vgg_parts(root, root if images is None else images)
+    candidates = [root / "annotations.json", *sorted(root.glob("annotations/*keypoints*.json"))]
+    for path in candidates:
+        if path.is_file():
+            place = Path(images) if images is not None else root / "images"
+            return read_coco_json(path, place, name="animal_parts", segments=False)
+    raise ValueError(
+        f"{root}: expected xml/eye and xml/foot (VGG) or annotations.json (COCO key points) in it"
+    )
+
+
+def shows(record: ImageRecord, part: str) -> bool:
+    """Whether any instance in the image has a key point of ``part``."""
+    return any(instance.parts.get(part) for instance in record.instances)
+
+
+def with_both_parts(images: Iterable[ImageRecord], minimum: int = MINIMUM_IMAGES) -> list[ImageRecord]:
+    """Images with at least one eye and one foot on the same class, of classes with **more** than ``minimum``
+    such.
+
+    The class is the category of the instances that have both parts; the paper's 76 classes have ``minimum`` =
+    10.
+    """
+
+    def own(record: ImageRecord) -> set[int]:
+        by_part = [{i.category for i in record.instances if i.parts.get(part)} for part in PARTS]
+        return by_part[0] & by_part[1]
+
+    usable = [(record, own(record)) for record in images]
+    counts = Counter(category for _, categories in usable for category in categories)
+    return [
+        record for record, categories in usable if any(counts[category] > minimum for category in categories)
+    ]

@@ -1,0 +1,258 @@
+"""COCO's instances (2014 and 2017): objects, segments, boxes and crowds of 80 categories.
+
+The official layout, under one folder of yours:
+
+    annotations/instances_val2014.json      val2014/COCO_val2014_000000000042.jpg
+    annotations/instances_val2017.json      val2017/000000000139.jpg
+
+(``images/val2014/`` works too.) The JSON is read here rather than by ``pycocotools.coco.COCO``, which prints,
+lets a later record overwrite an earlier one with the same id, and meets a missing image only when it is
+opened. Segments are turned into pixels by pycocotools, in :mod:`perturb_tutorial.metrics.segments`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from pathlib import Path
+from typing import Any
+
+from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
+from perturb_tutorial.metrics.segments import coco_masks
+
+PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
+"""Last word of a key point's name → the part that it is (§7)."""
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A COCO file's content; ``ValueError`` with one line where it is missing, cut off or something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such annotation file") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: the annotation file is not whole JSON ({error}); copy or download it again"
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise ValueError(f"{path}: expected a COCO file with the lists images, annotations and categories")
+    return content
+
+
+def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path]:
+    """The annotation file and the image folder of a split under ``folder``.
+
+    Without ``split`` there must be one annotation file only. Raises ``ValueError`` that lists the splits
+    found.
+    """
+    files = {
+        path.stem.removeprefix("instances_"): path
+        for path in sorted(folder.glob("annotations/instances_*.json"))
+    }
+    if not files:
+        raise ValueError(f"{folder}: expected COCO's annotations/instances_<split>.json in it, found none")
+    if split is None and len(files) == 1:
+        split = next(iter(files))
+    if split not in files:
+        wish = "several splits, name one" if split is None else f"no split {split!r}"
+        raise ValueError(f"{folder}: {wish} of {', '.join(files)} (--split)")
+    for images in (folder / split, folder / "images" / split):
+        if images.is_dir():
+            return files[split], images
+    raise ValueError(
+        f"{folder}: expected the images of {split} in {split}/ or images/{split}/, found neither"
+    )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _code_fault(code: dict[str, Any], height: int, width: int) -> str | None:
+    if list(code.get("size", ())) != [height, width]:
+        return f"a run-length code of size {code.get('size')} on an image of [{height}, {width}]"
+    counts = code.get("counts")
+    if isinstance(counts, list):
+        whole = all(isinstance(count, int) and count >= 0 for count in counts)
+        if not whole or sum(counts) != height * width:
+            return "a run-length code that does not add up to the image"
+        return None if sum(counts[1::2]) else "an empty segment"
+    if not isinstance(counts, str) or not counts:
+        return "an empty segment"
+    return None if coco_masks().area(code) else "an empty segment"
+
+
+def _segments(raw: object, height: int, width: int) -> tuple[list[Any] | dict[str, Any], str | None]:
+    """A segmentation with packed polygons (a quarter of their size as lists), and what is wrong with it."""
+    if isinstance(raw, dict):
+        return raw, _code_fault(raw, height, width)
+    if not isinstance(raw, list) or not raw:
+        return [], "an empty segment"
+    polygons, inside = [], False
+    for polygon in raw:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            return [], "a polygon with fewer than 3 points"
+        try:
+            packed = array("d", polygon)
+        except TypeError:
+            return [], "a polygon with a coordinate that is no number"
+        if not math.isfinite(sum(packed)):
+            return [], "a polygon with a coordinate that is no number"
+        xs, ys = packed[::2], packed[1::2]
+        inside = inside or (max(xs) > 0 and min(xs) < width and max(ys) > 0 and min(ys) < height)
+        polygons.append(packed)
+    return polygons, None if inside else "a segment outside of the image"
+
+
+def _box_fault(box: object, height: int, width: int) -> str | None:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_number, box)):
+        return "a box that is not x, y, width, height"
+    x, y, w, h = box
+    if w < 0 or h < 0:
+        return "a box of negative size"
+    return None if x < width and y < height and x + w > 0 and y + h > 0 else "a box outside of the image"
+
+
+def _parts(annotation: dict[str, Any], names: list[str]) -> dict[str, tuple[Point, ...]]:
+    """Labeled key points (v > 0) of eyes and feet, by part."""
+    triples = annotation.get("keypoints") or []
+    found: dict[str, list[Point]] = {}
+    for name, k in zip(names, range(0, len(triples) - 2, 3), strict=False):
+        part = PARTS.get(name.lower().replace(" ", "_").rsplit("_", 1)[-1])
+        if part is not None and triples[k + 2] > 0:
+            found.setdefault(part, []).append((float(triples[k]), float(triples[k + 1])))
+    return {part: tuple(points) for part, points in found.items()}
+
+
+def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
+    """Image records by id; what is wrong with the others goes to ``problems``."""
+    images: dict[int, dict[str, Any]] = {}
+    for image in content["images"]:
+        try:
+            key, file = int(image["id"]), Path(str(image["file_name"]))
+            sides = int(image["height"]), int(image["width"])
+        except (TypeError, KeyError, ValueError):
+            problems.append(f"{path.name}: an image without id, file_name, height and width: left out")
+            continue
+        if key in images:
+            problems.append(f"{path.name}: image id {key} is used twice: {file} left out")
+        elif file.is_absolute() or ".." in file.parts or min(sides) < 1:
+            problems.append(f"{path.name}: image {key}: expected a file in its folder and a size: left out")
+        else:
+            images[key] = image
+    return images
+
+
+def _read_annotations(
+    path: Path,
+    annotations: list[Any],
+    images: dict[int, dict[str, Any]],
+    keypoints: dict[int, list[str]],
+    segments: bool,
+    problems: list[str],
+) -> dict[int, list[Instance]]:
+    """Instances by image id; what is wrong with the others goes to ``problems``. Empties ``annotations``."""
+    instances: dict[int, list[Instance]] = {key: [] for key in images}
+    seen: set[int] = set()
+    # A raw record is freed once it is read: the file and the data set are never both whole in memory.
+    annotations.reverse()
+    while annotations:
+        raw = annotations.pop()
+        annotation = raw if isinstance(raw, dict) else {}
+        ids = [annotation.get(name) for name in ("id", "image_id", "category_id")]
+        if not all(isinstance(value, int) for value in ids):
+            problems.append(f"{path.name}: an annotation whose ids are {ids}, not whole numbers: left out")
+            continue
+        key, image_id, category = (int(value) for value in ids if value is not None)
+        segmentation: list[Any] | dict[str, Any] | None = None
+        if key in seen:
+            fault: str | None = "its id is used twice"
+        elif image_id not in images:
+            fault = f"its image {image_id} is unknown"
+        elif category not in keypoints:
+            fault = f"its category {category} is unknown"
+        else:
+            height, width = int(images[image_id]["height"]), int(images[image_id]["width"])
+            fault = _box_fault(annotation.get("bbox"), height, width)
+            if fault is None and segments:
+                segmentation, fault = _segments(annotation.get("segmentation"), height, width)
+        if fault is not None:
+            problems.append(f"{path.name}: annotation {key}: {fault}: left out")
+            continue
+        seen.add(key)
+        x, y, w, h = (float(value) for value in annotation["bbox"])
+        area = annotation.get("area")
+        instances[image_id].append(
+            Instance(
+                category=category,
+                box=(x, y, w, h),
+                area=w * h if area is None or not _number(area) else float(area),
+                segmentation=segmentation,
+                crowd=bool(annotation.get("iscrowd", 0)),
+                parts=_parts(annotation, keypoints[category]),
+            )
+        )
+    return instances
+
+
+def read_coco_json(
+    annotation_file: str | Path,
+    image_folder: str | Path,
+    *,
+    name: str | None = None,
+    segments: bool = True,
+    check_files: bool = True,
+) -> Dataset:
+    """A COCO file with its images' folder as a :class:`Dataset`; images by ascending id.
+
+    ``segments=False`` is for files whose annotations have key points and boxes only. With ``check_files`` an
+    image missing from the folder gets its problem at once, from one listing of the folder; unreadable files
+    and wrong sizes are found by :func:`~perturb_tutorial.datasets.records.check_image` when the image is due.
+    An annotation that cannot be used (empty or outside segment, unknown category or image, an id used before)
+    is left out and told in ``problems``. Raises ``ValueError`` for a file that is missing, cut off or no COCO
+    file, and for a missing folder.
+    """
+    path, folder = Path(annotation_file), Path(image_folder)
+    content = load_json(path)
+    try:
+        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+        keypoints = {int(c["id"]): [str(k) for k in c.get("keypoints", [])] for c in content["categories"]}
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{path}: expected an id and a name for every category") from None
+    if len(categories) < len(content["categories"]):
+        raise ValueError(f"{path}: expected categories with an id of their own each, got one twice")
+    if check_files and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder with the images, found none")
+    present = {entry.name for entry in folder.iterdir()} if check_files else set()
+
+    problems: list[str] = []
+    images = _read_images(path, content, problems)
+    instances = _read_annotations(path, content["annotations"], images, keypoints, segments, problems)
+    records = []
+    for key in sorted(images):
+        file, index = str(images[key]["file_name"]), images[key].get("imagenet_index")
+        missing = check_files and Path(file).name == file and file not in present
+        records.append(
+            ImageRecord(
+                id=key,
+                path=folder / file,
+                height=int(images[key]["height"]),
+                width=int(images[key]["width"]),
+                instances=tuple(instances[key]),
+                label=index if isinstance(index, int) else None,
+                problem=f"{file}: the image is missing from {folder}" if missing else None,
+            )
+        )
+    return Dataset(name or path.stem, tuple(records), categories, tuple(problems))
+
+
+def read_coco(folder: str | Path, split: str | None = None) -> Dataset:
+    """COCO in its official layout under ``folder`` (see the module); ``split`` such as "val2014".
+
+    Raises ``ValueError`` with one line where files are missing or the JSON is cut off.
+    """
+    annotation_file, image_folder = find_annotations(Path(folder), split)
+    return read_coco_json(annotation_file, image_folder)

@@ -1,0 +1,236 @@
+"""ImageNet's validation images (ILSVRC 2012), their classes and boxes, as people keep them.
+
+    <folder>/val/n01440764/ILSVRC2012_val_00000293.JPEG     a folder a class
+    <folder>/val/ILSVRC2012_val_00000293.JPEG               flat, with one of the official lists of labels
+    beside it
+
+(The images may also lie in ``<folder>`` itself, or in Kaggle's ``ILSVRC/Data/CLS-LOC/val``.) Lists of labels,
+looked for in ``<folder>``: ``LOC_val_solution.csv`` (Kaggle), ``val.txt`` (name and index a line),
+``imagenet_2012_validation_synset_labels.txt`` (50,000 wnids), or the development kit's
+``ILSVRC2012_validation_ground_truth.txt`` with its ``map_clsloc.txt``. Boxes come from
+``LOC_val_solution.csv`` or the official XML files, in px of the original image, inclusive corners. Images on
+the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one a line) are left out, as
+the authors did (§5).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+from perturb_tutorial._resources import read_table
+from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
+
+SOLUTION = "LOC_val_solution.csv"
+BLACK_LIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
+IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+VALIDATION_PREFIX = "ILSVRC2012_val_"
+
+
+@cache
+def imagenet_indices() -> dict[str, int]:
+    """Class index (0 … 999) of each wnid."""
+    return {row["wnid"]: int(row["index"]) for row in read_table("imagenet_classes.csv")}
+
+
+@cache
+def imagenet_names() -> dict[int, str]:
+    """Primary name of each class index. Two classes are called "crane"."""
+    return {int(row["index"]): row["names"].split("; ")[0] for row in read_table("imagenet_classes.csv")}
+
+
+def parse_xml(path: Path) -> ElementTree.Element:
+    """Root of a small annotation file; ``ValueError`` where it is broken or defines entities."""
+    try:
+        text = path.read_bytes()
+        if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
+            # Annotations need none, and nested entities can fill the memory.
+            raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY")
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, OSError) as error:
+        raise ValueError(f"{path}: the XML file cannot be read ({error})") from None
+
+
+def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
+    """Wnid and boxes of each image id in Kaggle's ``LOC_val_solution.csv``: ``id,"wnid x0 y0 x1 y1 …"``."""
+    found = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            words = (row.get("PredictionString") or "").split()
+            try:
+                corners = [[float(word) for word in words[k + 1 : k + 5]] for k in range(0, len(words), 5)]
+                boxes = tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners)
+                if not words or set(words[::5]) != {words[0]}:
+                    raise ValueError
+                found[row["ImageId"]] = (words[0], boxes)
+            except (ValueError, KeyError):
+                raise ValueError(f'{path}: line {number}: expected ImageId,"wnid x0 y0 x1 y1 …"') from None
+    return found
+
+
+def read_xml_boxes(path: Path) -> tuple[str, tuple[Box, ...]]:
+    """Wnid and boxes (x0, y0, x1, y1, inclusive) in an official XML file."""
+    names, boxes = [], []
+    for element in parse_xml(path).iter("object"):
+        corners = [element.findtext(f"bndbox/{field}") for field in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            x0, y0, x1, y1 = (float(corner) for corner in corners if corner is not None)
+        except ValueError:
+            raise ValueError(f"{path}: expected xmin, ymin, xmax, ymax in every bndbox") from None
+        names.append((element.findtext("name") or "").strip())
+        boxes.append((x0, y0, x1, y1))
+    if not boxes or len(set(names)) != 1:
+        raise ValueError(f"{path}: expected boxes of one class, got {len(boxes)} of {len(set(names))}")
+    return names[0], tuple(boxes)
+
+
+def _number(stem: str) -> int | None:
+    """1-based number of a validation image's name, or None."""
+    digits = stem.removeprefix(VALIDATION_PREFIX)
+    return int(digits) if stem.startswith(VALIDATION_PREFIX) and digits.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _first(folder: Path, names: Iterable[str]) -> Path | None:
+    for name in names:
+        for place in (
+            folder,
+            folder / "devkit" / "data",
+            folder / "data",
+            folder / "ILSVRC2012_devkit_t12" / "data",
+        ):
+            if (place / name).is_file():
+                return place / name
+    return None
+
+
+def validation_labels(folder: Path) -> Callable[[str], str | None]:
+    """A function from a validation image's stem to its wnid, from the first official list found in
+    ``folder``.
+    """
+    if (path := _first(folder, [SOLUTION])) is not None:
+        solution = read_solution(path)
+        return lambda stem: solution[stem][0] if stem in solution else None
+    if (path := _first(folder, ["val.txt"])) is not None:
+        wnids = {index: wnid for wnid, index in imagenet_indices().items()}
+        try:
+            named = {Path(name).stem: wnids[int(index)] for name, index in map(str.split, _lines(path))}
+        except (ValueError, KeyError):
+            raise ValueError(f"{path}: expected a file name and an index from 0 to 999 a line") from None
+        return named.get
+    if (path := _first(folder, ["imagenet_2012_validation_synset_labels.txt"])) is not None:
+        ordered = _lines(path)
+    elif (path := _first(folder, ["ILSVRC2012_validation_ground_truth.txt"])) is not None:
+        table = _first(folder, ["map_clsloc.txt"])
+        if table is None:
+            raise ValueError(
+                f"{path}: its numbers are the development kit's own; put the kit's map_clsloc.txt beside it"
+            )
+        by_number = {number: wnid for wnid, number, *_ in map(str.split, _lines(table))}
+        try:
+            ordered = [by_number[number] for number in _lines(path)]
+        except KeyError as error:
+            raise ValueError(f"{path}: class {error} is not in {table.name}") from None
+    else:
+        return lambda stem: None
+
+    def wnid_of(stem: str) -> str | None:
+        number = _number(stem)
+        return ordered[number - 1] if number is not None and 1 <= number <= len(ordered) else None
+
+    return wnid_of
+
+
+def read_black_list(path: Path) -> frozenset[int]:
+    """The 1-based numbers of the validation images on the black list."""
+    try:
+        return frozenset(int(line) for line in _lines(path))
+    except ValueError:
+        raise ValueError(f"{path}: expected the number of a validation image a line") from None
+
+
+def _image_folder(folder: Path, split: str) -> Path:
+    for place in (folder / split, folder / "ILSVRC" / "Data" / "CLS-LOC" / split, folder):
+        if place.is_dir():
+            return place
+    raise ValueError(f"{folder}: expected a folder with ImageNet's images, found none")
+
+
+def _xml_folder(folder: Path, split: str) -> Path | None:
+    places = [
+        folder / "Annotations" / "CLS-LOC" / split,
+        folder / "ILSVRC" / "Annotations" / "CLS-LOC" / split,
+        folder / "bbox" / split,
+        folder / "Annotation" / split,
+    ]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def read_imagenet(
+    folder: str | Path,
+    split: str = "val",
+    *,
+    boxes: str | Path | None = None,
+    black_list: str | Path | None = None,
+) -> Dataset:
+    """ImageNet images under ``folder`` (see the module) with their class and, where found, their boxes.
+
+    ``boxes``: a ``LOC_val_solution.csv`` or a folder of XML files, ``black_list``: its file, where they lie
+    elsewhere. A record's ``label`` is the class index, ``truth`` its boxes; an image whose class no list
+    tells has a ``problem``.
+    """
+    root = Path(folder)
+    images = _image_folder(root, split)
+    indices = imagenet_indices()
+    problems: list[str] = []
+
+    box_source = Path(boxes) if boxes is not None else _first(root, [SOLUTION]) or _xml_folder(root, split)
+    if box_source is not None and not box_source.exists():
+        raise ValueError(f"boxes: {box_source} does not exist")
+    solution = read_solution(box_source) if box_source is not None and box_source.is_file() else {}
+    black_file = Path(black_list) if black_list is not None else _first(root, [BLACK_LIST])
+    black = read_black_list(black_file) if black_file is not None else frozenset()
+
+    files = [(path, path.parent.name) for path in sorted(images.glob("n*/*")) if path.parent.name in indices]
+    if not files:
+        label_of = validation_labels(root)
+        files = [(path, label_of(path.stem) or "") for path in sorted(images.iterdir()) if path.is_file()]
+    records, left_out = [], 0
+    for path, wnid in files:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if _number(path.stem) in black:
+            left_out += 1
+            continue
+        truth: tuple[Box, ...] = ()
+        problem = None if wnid in indices else f"{path.name}: its class is unknown: no official list names it"
+        try:
+            if path.stem in solution:
+                boxed, truth = solution[path.stem]
+            elif (
+                box_source is not None and box_source.is_dir() and (box_source / f"{path.stem}.xml").is_file()
+            ):
+                boxed, truth = read_xml_boxes(box_source / f"{path.stem}.xml")
+            else:
+                boxed = wnid
+            if truth and problem is None and boxed != wnid:
+                problem = f"{path.name}: its folder or list says {wnid}, its boxes are of {boxed}"
+        except ValueError as error:
+            problem = str(error)
+        records.append(
+            ImageRecord(id=path.stem, path=path, label=indices.get(wnid), truth=truth, problem=problem)
+        )
+    if not records:
+        raise ValueError(
+            f"{images}: expected images in folders by wnid or named {VALIDATION_PREFIX}…, found none"
+        )
+    if left_out:
+        problems.append(f"{left_out} images on the black list: left out")
+    records.sort(key=lambda record: str(record.id))
+    return Dataset(f"imagenet_{split}", tuple(records), imagenet_names(), tuple(problems))

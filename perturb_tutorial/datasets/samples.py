@@ -1,0 +1,118 @@
+"""Real photographs that need no download: they lie in packages that pip installs anyway.
+
+Which photographs there are, what they show and who made them stands in ``data/samples/annotations.json``, beside this
+project's own outlines of their objects. The photographs themselves stay in the packages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from perturb_tutorial._resources import resource
+from perturb_tutorial.images import load_images
+from perturb_tutorial.networks.class_table import imagenet_classes
+
+ANNOTATIONS = "samples/annotations.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph: its name here, the package that carries it, its ImageNet class (None: it has none).
+
+    ``package_path`` begins with the module that carries it; ``size`` is (height, width) in image px.
+    """
+
+    name: str
+    package: str
+    package_path: str
+    class_index: int | None
+    size: tuple[int, int]
+    credit: str
+
+    @property
+    def label(self) -> str:
+        """The class's name, or a dash."""
+        return "–" if self.class_index is None else imagenet_classes().name(self.class_index)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None when its package is not installed."""
+        module, _, inside = self.package_path.partition("/")
+        spec = find_spec(module)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            path = Path(place, inside)
+            if path.is_file():
+                return path
+        return None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Photographs N×3×size×size in [0, 1], their N ImageNet classes, and their N names."""
+
+    images: Tensor
+    targets: list[int]
+    names: list[str]
+
+
+@lru_cache(maxsize=1)
+def _records() -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(resource(ANNOTATIONS).read_text(encoding="utf-8")))
+
+
+def all_samples() -> dict[str, Sample]:
+    """Every sample by its name, in the order of the annotations."""
+    return {
+        record["name"]: Sample(
+            record["name"],
+            record["package"],
+            record["package_path"],
+            record["imagenet_index"],
+            (record["height"], record["width"]),
+            record["credit"],
+        )
+        for record in _records()["images"]
+    }
+
+
+def find_sample(name: str) -> Sample:
+    """The sample called ``name``; an unknown one raises and lists what there is."""
+    samples = all_samples()
+    if name not in samples:
+        raise ValueError(f"sample: expected one of {', '.join(samples)}, got {name!r}")
+    return samples[name]
+
+
+def sample_path(name: str) -> Path:
+    """The file of the sample ``name``. Errors: ``ValueError`` with the command that installs it when it is not here."""
+    sample = find_sample(name)
+    path = sample.path
+    if path is None:
+        raise ValueError(f"sample: {name} is carried by {sample.package}; run: pip install 'perturb_tutorial[samples]'")
+    return path
+
+
+def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samples:
+    """The sample photographs squashed to size×size, with their ImageNet classes as targets.
+
+    ``names``: which ones; None is every one that shows an ImageNet class. Errors: ``ValueError`` for an unknown
+    name, for a sample without a class, and for one whose package is not installed.
+    """
+    chosen = [name for name, sample in all_samples().items() if sample.class_index is not None]
+    if names is not None:
+        chosen = list(names)
+    targets = []
+    for name in chosen:
+        index = find_sample(name).class_index
+        if index is None:
+            raise ValueError(f"sample: {name} shows no ImageNet class; use load_images(sample_path({name!r}), {size})")
+        targets.append(index)
+    return Samples(load_images([sample_path(name) for name in chosen], size), targets, chosen)

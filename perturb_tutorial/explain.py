@@ -1,0 +1,226 @@
+"""From image files to files of explanations: a picture, an array and a line of results for each.
+
+Used by the command ``perturb-tutorial explain``. Every file is written whole; ``results.json`` after each batch, so
+that an interrupted run keeps what it had.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perturb_tutorial.files import whole_file
+from perturb_tutorial.images import load_images
+from perturb_tutorial.networks import Network, top_classes
+from perturb_tutorial.objectives import class_weights, target_score
+from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.plotting import explanation
+from perturb_tutorial.settings import MaskSettings
+
+IMAGES_AT_ONCE = 8
+
+Progress = Callable[[float], None]
+"""Called with the number of images done, a fraction while a mask is being learned."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every image. ``target``: one class for all, or None for the ``target_count`` best ones."""
+
+    network: Network
+    settings: MaskSettings
+    target: int | None = None
+    target_count: int = 1
+    method: str = "mask"
+    layer: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class Outcome:
+    """What came of it: the entries of results.json, and one line for each image that could not be explained."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def explain_files(
+    paths: Sequence[Path],
+    request: Request,
+    output: Path,
+    *,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    said: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Explains each image and writes ``output/<stem>.png``, ``output/<stem>.npy`` (saliency, float32, input size) and
+    ``output/results.json``. ``names``: what to call the images, the paths without. A bad image becomes a line of
+    ``errors``; the others are still explained. ``said`` gets one line for each image done.
+    """
+    names = list(names or [str(path) for path in paths])
+    stems = unique_stems(names)
+    outcome = Outcome()
+    for start in range(0, len(paths), IMAGES_AT_ONCE):
+        part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
+        images, bad = load_images([paths[i] for i in part], request.network.input_size, on_error="skip")
+        outcome.errors += [f"{names[part[error.index]]}: {error.reason}" for error in bad]
+        missing = {error.index for error in bad}
+        good = [i for offset, i in enumerate(part) if offset not in missing]
+        if good:
+            explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
+            for i, result in zip(good, explained, strict=True):
+                if not math.isfinite(result.entry["score_original"]):
+                    outcome.errors.append(f"{names[i]}: the network's score of it is not finite; check its weights")
+                    continue
+                result.write(output, stems[i])
+                outcome.entries.append({"image": names[i], **result.entry})
+                if said is not None:
+                    said(f"{output / stems[i]}.png  {result.summary}")
+            write_results(output, outcome.entries)
+        if progress is not None:
+            progress(part.stop)
+    return outcome
+
+
+def unique_stems(names: Sequence[str]) -> list[str]:
+    """The file stem of each name, equal ones with _2, _3 and so on; case is ignored, as some file systems do."""
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        base = Path(name).stem or "image"
+        stem, number = base, 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{base}_{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def write_results(output: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """``output/results.json``, whole."""
+    with whole_file(output / "results.json") as file:
+        file.write((json.dumps(list(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """One image explained, before it is written."""
+
+    image: Tensor
+    masked: Tensor | None
+    saliency: Tensor
+    entry: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return " + ".join(name.partition(",")[0] for name in self.entry["target"]["name"])
+
+    @property
+    def summary(self) -> str:
+        line = f"{self.label}: score {self.entry['score_original']:.3f}"
+        if self.entry["score_masked"] is None:
+            return line
+        state = "" if self.entry["converged"] else "  (did not converge)"
+        return f"{line} → {self.entry['score_masked']:.3f}, area {self.entry['area']:.2f}{state}"
+
+    def write(self, output: Path, stem: str) -> None:
+        figure = explanation(
+            self.image,
+            self.saliency,
+            target=self.label,
+            score_original=self.entry["score_original"],
+            masked=self.masked,
+            score_masked=self.entry["score_masked"],
+            method=self.entry["method"],
+        )
+        picture, array = io.BytesIO(), io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        np.save(array, self.saliency.numpy().astype(np.float32), allow_pickle=False)
+        for suffix, content in ((".png", picture), (".npy", array)):
+            with whole_file(output / f"{stem}{suffix}") as file:
+                file.write(content.getvalue())
+
+
+def _offset(progress: Progress, start: int, count: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(start + count * done / max(1, total))
+
+
+def _explain_batch(
+    images: Tensor, request: Request, progress: Callable[[int, int], None] | None
+) -> Iterator[_Explained]:
+    network = request.network
+    if request.target is not None:
+        sets = [[request.target]] * len(images)
+    else:
+        sets = top_classes(network, images, min(request.target_count, network.class_count))
+    began = time.perf_counter()
+    if request.method == "mask":
+        saliency, masked, numbers = _by_mask(images, sets, request, progress)
+    else:
+        saliency, masked, numbers = _by_comparison(images, sets, request)
+    seconds = (time.perf_counter() - began) / len(images)
+    for row, classes in enumerate(sets):
+        entry: dict[str, Any] = {
+            "target": {"index": list(classes), "name": [network.labels.name(c) for c in classes]},
+            "method": request.method,
+            "network": network.name,
+            **numbers[row],
+            "seconds": round(seconds, 3),
+        }
+        yield _Explained(images[row], None if masked is None else masked[row], saliency[row], entry)
+
+
+def _by_mask(
+    images: Tensor, sets: list[list[int]], request: Request, progress: Callable[[int, int], None] | None
+) -> tuple[Tensor, Tensor | None, list[dict[str, Any]]]:
+    from perturb_tutorial.optimizer import learn_masks
+
+    settings = request.settings
+    masks = learn_masks(request.network, images, sets, settings, seed=request.seed, progress=progress)
+    color = request.network.mean_color
+    background = fully_perturbed(
+        images, settings.perturbation, color=color, blur_sigma=settings.blur_sigma, seed=request.seed
+    )
+    numbers = [
+        {
+            "game": settings.game,
+            "settings": settings.to_dict(),
+            "seed": request.seed,
+            "score_original": float(masks.score_original[row]),
+            "score_perturbed": float(masks.score_perturbed[row]),
+            "score_masked": float(masks.score_masked[row]),
+            "area": float(masks.area[row]),
+            "converged": bool(masks.converged[row]),
+        }
+        for row in range(len(images))
+    ]
+    return masks.saliency[:, 0], perturb(images, background, masks.mask), numbers
+
+
+def _by_comparison(
+    images: Tensor, sets: list[list[int]], request: Request
+) -> tuple[Tensor, Tensor | None, list[dict[str, Any]]]:
+    from perturb_tutorial.baselines import saliency
+
+    network = request.network
+    heat = saliency(network, images, sets, method=request.method, layer=request.layer, seed=request.seed)
+    size = (network.input_size, network.input_size)
+    heat = torch.nn.functional.interpolate(heat.float(), size=size, mode="bilinear").cpu()
+    with torch.inference_mode():
+        weights = class_weights(sets, network.class_count).to(network.device)
+        scores = target_score(network.logits(images), weights).tolist()
+    absent = dict.fromkeys(("game", "settings", "seed", "score_original", "score_perturbed", "score_masked", "area", "converged"))
+    seeded = request.seed if request.method == "variable_occlusion" else None
+    numbers = [{**absent, "seed": seeded, "score_original": score} for score in scores]
+    return heat[:, 0], None, numbers

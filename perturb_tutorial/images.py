@@ -1,0 +1,182 @@
+"""Image files → N×3×H×W float32 tensors in [0, 1], RGB; and one clear line for each file that cannot be one.
+
+Every photograph is squashed to a square, as the paper does (§4), or cropped at the center on request. Shrinking
+averages over areas (Pillow's BOX), which on EfficientNet-Lite recognizes more photographs than a triangle
+filter does; enlarging is bilinear.
+"""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MIN_SIDE = 8
+"""Smallest side of a photograph, image px."""
+MAX_PIXELS = 100_000_000
+"""Largest photograph; more is refused before it is decoded."""
+
+Paths = str | Path | Iterable[str | Path]
+
+
+@dataclass(frozen=True)
+class ImageError:
+    """One file that could not be loaded: its place in the list, its path, and why."""
+
+    index: int
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class ImageErrors(ValueError):
+    """Every file that could not be loaded, one line each; ``.errors`` is the list."""
+
+    def __init__(self, errors: Sequence[ImageError]) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(map(str, self.errors)))
+
+
+class _Unusable(Exception):
+    """Why one file is refused."""
+
+
+@overload
+def load_images(
+    paths: Paths, size: int = ..., *, crop: str | None = ..., on_error: Literal["raise"] = ...
+) -> Tensor: ...
+@overload
+def load_images(
+    paths: Paths, size: int = ..., *, crop: str | None = ..., on_error: Literal["skip"]
+) -> tuple[Tensor, list[ImageError]]: ...
+def load_images(
+    paths: Paths, size: int = 224, *, crop: str | None = None, on_error: Literal["raise", "skip"] = "raise"
+) -> Tensor | tuple[Tensor, list[ImageError]]:
+    """Photographs as one tensor N×3×size×size, float32 in [0, 1].
+
+    ``crop``: None squashes to a square; ``"center"`` scales the shorter side and cuts the center.
+    Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is
+    applied, an animation gives its first frame.
+    ``on_error``: ``"raise"`` raises one :class:`ImageErrors` that names every bad file; ``"skip"`` returns the
+    good images and the list of :class:`ImageError`, whose ``index`` says which ones are missing.
+    """
+    if crop not in (None, "center"):
+        raise ValueError(f'crop: expected None or "center", got {crop!r}')
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error: expected "raise" or "skip", got {on_error!r}')
+    if isinstance(size, bool) or not isinstance(size, int) or size < MIN_SIDE:
+        raise ValueError(f"size: expected a whole number of at least {MIN_SIDE} image px, got {size!r}")
+    loaded, errors = [], []
+    for index, path in enumerate(_listed(paths)):
+        try:
+            loaded.append(_fit(_open(Path(path)), size, crop))
+        except _Unusable as reason:
+            errors.append(ImageError(index, str(path), str(reason)))
+    if errors and on_error == "raise":
+        raise ImageErrors(errors)
+    images = torch.stack(loaded) if loaded else torch.empty(0, 3, size, size)
+    return images if on_error == "raise" else (images, errors)
+
+
+def image_sizes(paths: Paths) -> list[tuple[int, int]]:
+    """(height, width) of each photograph in image px, upright by its EXIF orientation; for ``Masks.resized``."""
+    sizes, errors = [], []
+    for index, path in enumerate(_listed(paths)):
+        try:
+            sizes.append(_open(Path(path)).size[::-1])
+        except _Unusable as reason:
+            errors.append(ImageError(index, str(path), str(reason)))
+    if errors:
+        raise ImageErrors(errors)
+    return sizes
+
+
+def _listed(paths: Paths) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _open(path: Path) -> Image.Image:
+    """The whole, upright, decoded image, or ``_Unusable`` with the reason and the mend."""
+    try:
+        if path.is_dir():
+            raise _Unusable("is a folder; name the image files in it")
+        if path.stat().st_size == 0:
+            raise _Unusable("is empty (0 bytes); copy the file again")
+        with warnings.catch_warnings():
+            # Pillow warns of sizes that _check_size judges.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(image)
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise _Unusable("no such file; check the path") from None
+    except PermissionError:
+        raise _Unusable("no permission to read it; change its mode") from None
+    except Image.DecompressionBombError:
+        raise _Unusable(f"has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
+    except UnidentifiedImageError:
+        raise _Unusable("is not an image that can be read here; expected JPEG, PNG, WebP, TIFF, GIF or BMP") from None
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
+            raise _Unusable(f"cannot be read ({error.strerror})") from None
+        raise _Unusable(f"is damaged or cut off ({error}); copy the file again") from None
+    except (SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        # What Pillow's decoders raise on damaged bytes, besides OSError.
+        raise _Unusable(f"is damaged ({type(error).__name__}: {error}); copy the file again") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _Unusable(
+            f"has {width * height / 1e6:.0f} megapixels, more than {MAX_PIXELS // 10**6}; make it smaller first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise _Unusable(f"is {width}×{height} px; expected at least {MIN_SIDE} px a side")
+
+
+def _fit(image: Image.Image, size: int, crop: str | None) -> Tensor:
+    """3×size×size in [0, 1]."""
+    bands = _bands(image)
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        width = height = side
+    shrinks = width >= size and height >= size
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    planes = [np.asarray(band.resize((size, size), method, box=box), dtype=np.float32) for band in bands]
+    pixels = torch.from_numpy(np.stack(planes * 3 if len(planes) == 1 else planes))
+    return (pixels / _full_scale(image)).clamp(0, 1)
+
+
+def _full_scale(image: Image.Image) -> float:
+    return 65535.0 if image.mode.startswith("I") else 255.0
+
+
+def _bands(image: Image.Image) -> list[Image.Image]:
+    """The color planes that are resized: one of 16-bit gray values as floats, or three of 8 bits."""
+    if image.mode.startswith("I"):
+        values: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
+        return [Image.fromarray(values)]
+    if image.mode == "F":
+        raise _Unusable("holds floating-point pixels; save it with 8 or 16 bits a channel")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return list(image.convert("RGB").split())

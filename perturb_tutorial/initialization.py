@@ -1,0 +1,155 @@
+"""The mask at the start (§2): the smallest disc that does the job, and four rivals.
+
+A centered disc of radius r = 0, 5, …, 175 image px (of 224) is tried: in the deletion game it is perturbed, in
+the preservation game it is what is kept. With s₀ the score of the image and s∞ that of the fully perturbed one,
+the normalized score is
+
+    ŝ(r) = (s(r) − s∞) / (s₀ − s∞)
+
+and the smallest r with ŝ ≤ 0.01 (deletion) or ŝ ≥ 0.99 (preservation) is taken; without one the mask perturbs
+everything. ŝ need not be monotone in r, so the search is a scan from below, not a bisection. It tries the disc
+that is then used: softened by σ = 10 image px and brought to the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.masks import disc_grids, upsample
+from perturb_tutorial.networks import Network
+from perturb_tutorial.objectives import class_sets, class_weights, target_score
+from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+
+DISC_RADII = tuple(range(0, 176, 5))
+"""Radii that are tried, image px of a 224 px input (§2: [0:5:175])."""
+SUPPRESSED = 0.01
+"""Normalized score at which a deleted target counts as suppressed "by at least 99 %" (§2)."""
+PRESERVED = 0.99
+"""Normalized score at which a target counts as preserved (§2)."""
+_RADII_AT_ONCE = 6
+_IMAGES_AT_ONCE = 8
+_RANDOM_STREAM = 0x6D30  # keeps this draw apart from the jitter's and the noise's of the same seed
+
+
+class InitialMasks(NamedTuple):
+    """Grids N×1×h×w at the start, and the chosen radii: N values in image px of a 224 px input, NaN without one."""
+
+    grid: Tensor
+    radius: Tensor
+
+
+class _Game(NamedTuple):
+    """What the search needs of N images: everything has N rows."""
+
+    images: Tensor
+    perturbed: Tensor
+    weights: Tensor
+    original_score: Tensor
+    perturbed_score: Tensor
+
+
+def initial_masks(
+    network: Network,
+    images: Tensor,
+    perturbed: Tensor,
+    weights: Tensor,
+    settings: MaskSettings,
+    *,
+    original_score: Tensor,
+    perturbed_score: Tensor,
+    seed: int = 0,
+) -> InitialMasks:
+    """The masks that ``settings.initialization`` asks for.
+
+    ``images``, ``perturbed``: N×3×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values, of
+    the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
+    """
+    count, cells = len(images), settings.grid_size
+    none = torch.full((count,), torch.nan)
+    shape = (count, 1, cells, cells)
+    if settings.initialization == "disc":
+        game = _Game(images, perturbed, weights, original_score, perturbed_score)
+        return _disc_search(network, game, settings)
+    if settings.initialization == "random":
+        generator = torch.Generator().manual_seed(seed ^ _RANDOM_STREAM)
+        return InitialMasks(torch.rand(shape[1:], generator=generator).to(images).expand(shape).clone(), none)
+    value = {"half": 0.5, "zeros": 0.0, "ones": 1.0}[settings.initialization]
+    return InitialMasks(torch.full(shape, value, device=images.device), none)
+
+
+def disc_candidates(settings: MaskSettings, size: int) -> Tensor:
+    """Grids R×1×h×w of all radii, for an input of ``size`` px: the disc is 0 in deletion, 1 in preservation."""
+    radii = torch.tensor(DISC_RADII, dtype=torch.float64) * size / REFERENCE_SIZE
+    inside = disc_grids(size, settings.grid_size, radii)
+    return 1 - inside if settings.game == "deletion" else inside
+
+
+def normalized_score(score: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
+    """ŝ = (s − s∞) / (s₀ − s∞); NaN where s₀ ≤ s∞, since nothing is there to suppress or to preserve."""
+    span = original - perturbed
+    return torch.where(span > 0, (score - perturbed) / span, torch.nan)
+
+
+def disc_scores(
+    network: Network, images: Tensor, targets: Any, settings: MaskSettings | None = None
+) -> tuple[Tensor, Tensor]:
+    """Normalized score ŝ of every disc, N×R, and the R radii in image px of a 224 px input (§2).
+
+    ``images``: N×3×S×S in [0, 1]; ``targets`` and ``settings`` as in :func:`learn_masks`.
+    """
+    settings = settings or MaskSettings()
+    images = network.check_images(images).to(network.device)
+    sets = class_sets(targets, len(images), network.class_count)
+    weights = class_weights(sets, network.class_count).to(images.device)
+    perturbed = fully_perturbed(
+        images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma
+    )
+    score = _scorer(network)
+    grids = disc_candidates(settings, images.shape[-1]).to(images)
+    with torch.inference_mode():
+        game = _Game(images, perturbed, weights, score(images, weights), score(perturbed, weights))
+        every = torch.arange(len(images))
+        rows = [_disc_row(network, game, settings, every[part], grids) for part in every.split(1)]
+    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids)), torch.tensor(DISC_RADII)
+
+
+def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda pixels, weights: target_score(network.logits(pixels), weights)
+
+
+def _disc_row(network: Network, game: _Game, settings: MaskSettings, rows: Tensor, grids: Tensor) -> Tensor:
+    """ŝ of some grids (r×1×h×w) on some images: len(rows)×r."""
+    size = game.images.shape[-1]
+    masks = upsample(grids, size, settings.mask_sigma * size / REFERENCE_SIZE)
+    images, perturbed = game.images[rows], game.perturbed[rows]
+    pixels = perturb(images[:, None], perturbed[:, None], masks[None]).flatten(0, 1)
+    weights = game.weights[rows].repeat_interleave(len(grids), 0)
+    score = target_score(network.logits(pixels), weights).view(len(rows), len(grids))
+    return normalized_score(score, game.original_score[rows, None], game.perturbed_score[rows, None])
+
+
+def _disc_search(network: Network, game: _Game, settings: MaskSettings) -> InitialMasks:
+    """The smallest disc for each image, a few radii at a time for the images that have none yet."""
+    grids = disc_candidates(settings, game.images.shape[-1]).to(game.images)
+    found = torch.zeros(len(game.images), 1, *grids.shape[2:], device=game.images.device)
+    radius = torch.full((len(game.images),), torch.nan)
+    open_rows = (game.original_score > game.perturbed_score).nonzero().flatten().cpu()
+    with torch.inference_mode():
+        for start in range(0, len(grids), _RADII_AT_ONCE):
+            tried = grids[start : start + _RADII_AT_ONCE]
+            left = []
+            for rows in open_rows.split(_IMAGES_AT_ONCE) if len(open_rows) else ():
+                score = _disc_row(network, game, settings, rows, tried)
+                fits = score <= SUPPRESSED if settings.game == "deletion" else score >= PRESERVED
+                first = fits.int().argmax(1).cpu()  # the first radius that fits; 0 too where none does
+                hit = fits.any(1).cpu()
+                found[rows[hit]] = tried[first[hit]]
+                radius[rows[hit]] = torch.tensor(DISC_RADII, dtype=radius.dtype)[start + first[hit]]
+                left.append(rows[~hit])
+            open_rows = torch.cat(left) if left else open_rows[:0]
+    return InitialMasks(found, radius)

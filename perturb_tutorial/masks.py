@@ -1,0 +1,114 @@
+"""Masks: from the grid that is optimized to the image that it covers.
+
+A mask m on the grid Λ of h×w mask px becomes a mask M on the image of H×W image px by nearest-neighbor
+upsampling and a Gaussian g of σ_m image px, truncated at 4σ, with replicated edges (§1). Both steps are linear
+and separable, so they are two small matrices:
+
+    M = U_h m U_wᵀ,   U = G(σ_m) · S,   S: image px × mask px (nearest),   G: image px × image px (Gaussian)
+
+Each row of U sums to 1: a mask of ones stays ones up to the last border pixel. A matrix product is also
+deterministic on every device, which bilinear upsampling's backward on CUDA is not.
+A mask is 1 where a pixel is kept and 0 where it is perturbed. Masks know nothing of networks.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TRUNCATE = 4.0
+"""A Gaussian ends at this many σ."""
+
+TV_EPSILON = 1e-12
+"""Added to the squared gradient, so that its root has a derivative in flat areas (0, not NaN)."""
+
+INITIAL_DISC_SIGMA = 10.0
+"""Softening of the initial disc's edge, image px of a 224 px input (§2: g with σ = 10)."""
+
+
+@lru_cache(maxsize=64)
+def _gaussian(size: int, sigma: float) -> Tensor:
+    if sigma == 0:
+        return torch.eye(size, dtype=torch.float64)
+    reach = int(TRUNCATE * sigma + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    matrix = np.zeros((size, size))
+    for offset, weight in zip(offsets, weights, strict=True):
+        # Clipping the column index is what "replicated edges" means.
+        np.add.at(matrix, (np.arange(size), np.clip(np.arange(size) + offset, 0, size - 1)), weight)
+    return torch.from_numpy(matrix)
+
+
+def gaussian_matrix(size: int, sigma: float) -> Tensor:
+    """Matrix G (size×size, float64) that blurs a column of ``size`` px by σ = ``sigma`` px."""
+    return _gaussian(int(size), float(sigma))
+
+
+@lru_cache(maxsize=64)
+def _upsampling(size: int, cells: int, sigma: float) -> Tensor:
+    nearest = torch.zeros(size, cells, dtype=torch.float64)
+    nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
+    return _gaussian(size, sigma) @ nearest
+
+
+def upsampling_matrix(size: int, cells: int, sigma: float) -> Tensor:
+    """Matrix U (size×cells, float64): nearest upsampling of ``cells`` mask px, then σ = ``sigma`` image px."""
+    return _upsampling(int(size), int(cells), float(sigma))
+
+
+def upsample(grid: Tensor, size: int | tuple[int, int], sigma: float) -> Tensor:
+    """Mask N×1×H×W on the image from the grid N×1×h×w (module docstring).
+
+    ``size``: H = W, or (H, W), in image px. ``sigma``: σ_m in image px of this size. Differentiable.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    left = upsampling_matrix(height, grid.shape[-2], sigma).to(grid)
+    right = upsampling_matrix(width, grid.shape[-1], sigma).to(grid)
+    return left @ grid @ right.T
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Images …×H×W blurred by σ = ``sigma`` image px, truncated at 4σ, edges replicated."""
+    left = gaussian_matrix(images.shape[-2], sigma).to(images)
+    right = gaussian_matrix(images.shape[-1], sigma).to(images)
+    return left @ images @ right.T
+
+
+def discs(size: int, radii: Tensor, centers: Tensor | None = None) -> Tensor:
+    """Hard discs R×1×size×size, 1 inside, from R radii and R×2 centers (x, y), all in image px.
+
+    Pixel (y, x) has its center at (x + 0.5, y + 0.5); without ``centers`` discs are centered on the image.
+    """
+    radii = torch.as_tensor(radii, dtype=torch.float64)
+    if centers is None:
+        centers = torch.full((len(radii), 2), size / 2, dtype=torch.float64)
+    axis = torch.arange(size, dtype=torch.float64) + 0.5
+    squared = (axis[None, None, :] - centers[:, 0, None, None]) ** 2 + (
+        axis[None, :, None] - centers[:, 1, None, None]
+    ) ** 2
+    return (squared < radii[:, None, None] ** 2).to(torch.float32)[:, None]
+
+
+def disc_grids(size: int, cells: int, radii: Tensor) -> Tensor:
+    """Softened, centered discs on the grid, R×1×cells×cells, 1 inside (§2).
+
+    ``radii`` in image px of an input of ``size`` px. The disc is blurred by σ = 10 px (of 224) and then
+    averaged over each mask px.
+    """
+    soft = blur(discs(size, radii), INITIAL_DISC_SIGMA * size / 224)
+    return torch.nn.functional.adaptive_avg_pool2d(soft, cells)
+
+
+def total_variation(grid: Tensor, exponent: float) -> Tensor:
+    """TV_β of each mask, N values: Σ_u (d₁(u)² + d₂(u)²)^(β/2) over the grid N×1×h×w (eq. 6).
+
+    d₁ and d₂ are forward differences, 0 in the last row and the last column.
+    """
+    down = torch.nn.functional.pad(grid[..., 1:, :] - grid[..., :-1, :], (0, 0, 0, 1))
+    right = torch.nn.functional.pad(grid[..., :, 1:] - grid[..., :, :-1], (0, 1))
+    return (down.square() + right.square() + TV_EPSILON).pow(exponent / 2).sum((1, 2, 3))

@@ -1,0 +1,26 @@
+"""Networks: a frozen classifier that takes pixels, and the ones that load by name."""
+
+from perturb_tutorial.networks.class_table import ClassTable, imagenet_classes
+from perturb_tutorial.networks.network import Network, pick_device, top_classes
+from perturb_tutorial.networks.zoo import (
+    ZOO,
+    WeightsUnavailable,
+    load_network,
+    seeded_network,
+    torchvision_models,
+    weights_file,
+)
+
+__all__ = [
+    "ZOO",
+    "ClassTable",
+    "Network",
+    "WeightsUnavailable",
+    "imagenet_classes",
+    "load_network",
+    "pick_device",
+    "seeded_network",
+    "top_classes",
+    "torchvision_models",
+    "weights_file",
+]

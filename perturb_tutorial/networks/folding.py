@@ -1,0 +1,86 @@
+"""BatchNorm folded into the convolution (or linear layer) before it.
+
+In evaluation a BatchNorm is y = γ (x − μ) / √(v + ε) + β for each channel, and the layer before it is linear in
+its weight: one layer with a scaled weight and a shifted bias does the work of both.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+FOLDED_TOLERANCE = 1e-4
+"""Largest difference of the folded copy's logits, relative to the largest logit, before it is refused."""
+
+_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold_batchnorm(module: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of ``module`` (in evaluation mode) without the BatchNorms that directly follow a linear layer.
+
+    Which layer feeds which BatchNorm is seen in one forward pass of ``example``, so any ``forward`` will do, also
+    one that cannot be traced. A copy whose logits differ from the module's is not used: ``module`` itself is
+    returned then, as it is when there is nothing to fold.
+    """
+    expected, pairs = _watch(module, example)
+    if not pairs or not torch.isfinite(expected).all():
+        return module
+    folded = copy.deepcopy(module)
+    for linear_name, norm_name in pairs:
+        _fold_pair(folded, linear_name, norm_name)
+    with torch.inference_mode():
+        difference = (folded(example) - expected).abs().max()
+    return folded if difference <= FOLDED_TOLERANCE * expected.abs().max().clamp(min=1) else module
+
+
+def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
+    """The output, and the (linear, norm) names where the norm read what the linear layer just wrote."""
+    made_by: dict[int, str] = {}
+    kept: list[Tensor] = []  # keeps every output alive, so that no id() is used twice
+    calls: dict[str, int] = {}
+    pairs: list[tuple[str, str]] = []
+
+    def hook(name: str, layer: nn.Module):  # type: ignore[no-untyped-def]
+        def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if isinstance(layer, _LINEAR):
+                kept.append(output)
+                made_by[id(output)] = name
+            elif inputs and id(inputs[0]) in made_by:
+                pairs.append((made_by[id(inputs[0])], name))
+
+        return watch
+
+    handles = [
+        layer.register_forward_hook(hook(name, layer))
+        for name, layer in module.named_modules()
+        if isinstance(layer, _LINEAR) or (isinstance(layer, _NORMS) and layer.running_mean is not None)
+    ]
+    try:
+        with torch.inference_mode():
+            output = module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return output, [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
+
+
+def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:
+    linear, norm = module.get_submodule(linear_name), module.get_submodule(norm_name)
+    running_mean, running_var, weight = norm.running_mean, norm.running_var, linear.weight
+    assert isinstance(running_mean, Tensor) and isinstance(running_var, Tensor) and isinstance(weight, Tensor)
+    scale = (running_var.double() + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
+    if isinstance(norm.weight, Tensor):
+        scale = scale * norm.weight.double()
+    bias = linear.bias.double() if isinstance(linear.bias, Tensor) else torch.zeros_like(scale)
+    shift = (bias - running_mean.double()) * scale
+    if isinstance(norm.bias, Tensor):
+        shift = shift + norm.bias.double()
+    shape = (-1,) + (1,) * (weight.dim() - 1)
+    linear.weight = nn.Parameter((weight.double() * scale.view(shape)).to(weight), requires_grad=False)
+    linear.bias = nn.Parameter(shift.to(weight), requires_grad=False)
+    parent, _, child = norm_name.rpartition(".")
+    setattr(module.get_submodule(parent), child, nn.Identity())

@@ -1,0 +1,227 @@
+"""Network: a frozen classifier that takes pixels.
+
+It owns the normalization (x − mean) / std, class names and named layers. Pixels are N×3×H×W float tensors in
+[0, 1], RGB. Logits are N×K; a score is a softmax probability.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from perturb_tutorial.networks.class_table import ClassTable
+from perturb_tutorial.networks.folding import fold_batchnorm
+
+MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
+
+
+def pick_device(device: str | torch.device | None = "auto") -> torch.device:
+    """``auto``: cuda, else mps, else cpu. Errors: ``ValueError`` for a device that torch does not have here."""
+    if device is None or device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps") from error
+    return chosen
+
+
+class Network:
+    """A classifier of N×3×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
+
+    ``module``: returns N×K logits (or an object with ``.logits``). It is copied, never changed.
+    ``mean``, ``std``: 3 numbers in pixel units; the module sees (x − mean) / std.
+    ``input_size``: side of the square input in image px.
+    ``categories``: K names, a :class:`ClassTable`, or None for "class 0" and so on.
+    ``channels_last``: memory layout of the copy behind scores and masks; None means where it is faster (a module
+    with 2-d convolutions on CPU or CUDA).
+
+    ``module`` stays as it was built: layer names and comparison methods refer to it. Scores and masks use a copy
+    whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
+    Errors: ``ValueError`` with one line for an argument of the wrong form, or a module that fails on a gray image.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        input_size: int = 224,
+        categories: Sequence[str] | ClassTable | None = None,
+        name: str | None = None,
+        device: str | torch.device = "auto",
+        channels_last: bool | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"{MODULE_EXPECTED}, got {type(module).__name__}")
+        for argument, values in (("mean", mean), ("std", std)):
+            if len(values) != 3:
+                raise ValueError(f"{argument}: expected 3 numbers, one a color, got {len(values)}")
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, got {tuple(std)}")
+        if isinstance(input_size, bool) or not isinstance(input_size, int) or input_size < 8:
+            raise ValueError(f"input_size: expected a whole number of at least 8 image px, got {input_size!r}")
+        self.name = name or type(module).__name__
+        self.input_size = input_size
+        self.device = pick_device(device)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
+        example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+        self.class_count = self._count_classes(example)
+        self.labels = _labels(categories, self.class_count)
+        self._folded = fold_batchnorm(_LogitsOnly(self.module), example).requires_grad_(False)
+        has_convolution = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
+        self.channels_last = (
+            has_convolution and self.device.type != "mps" if channels_last is None else channels_last
+        )
+        if self.channels_last and self._folded_is_a_copy:
+            self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def _folded_is_a_copy(self) -> bool:
+        return cast(_LogitsOnly, self._folded).module is not self.module
+
+    def _count_classes(self, example: Tensor) -> int:
+        try:
+            with torch.inference_mode():
+                logits = _as_logits(self.module(example))
+        except ValueError:
+            raise
+        except Exception as error:
+            shape = "×".join(map(str, example.shape))
+            raise ValueError(f"module: it fails on an input of {shape} ({type(error).__name__}: {error})") from error
+        if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
+            raise ValueError(f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image")
+        return logits.shape[1]
+
+    def __repr__(self) -> str:
+        return f"Network({self.name!r}, input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r})"
+
+    def to(self, device: str | torch.device) -> Network:
+        """This network on ``device``: itself if it is there already, else a copy."""
+        target = pick_device(device)
+        if target == self.device or (target.type == self.device.type and target.index is None):
+            return self
+        moved = copy.copy(self)
+        moved.device = target
+        moved.module = copy.deepcopy(self.module).to(target)
+        moved._folded = (
+            copy.deepcopy(self._folded).to(target) if self._folded_is_a_copy else _LogitsOnly(moved.module)
+        )
+        return moved
+
+    @property
+    def categories(self) -> list[str]:
+        """The K class names."""
+        return [names[0] for names in self.labels.names]
+
+    @property
+    def mean_color(self) -> Tensor:
+        """The 3 values in [0, 1] that the normalization maps to 0."""
+        return torch.tensor(self.mean)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """What ``module`` takes: (x − mean) / std for pixels N×3×H×W."""
+        shape = (1, 3, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(shape)
+        std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(shape)
+        return (images - mean) / std
+
+    def normalized_logits(self, inputs: Tensor) -> Tensor:
+        """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self._folded(inputs))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
+        return self.normalized_logits(self.normalize(images.to(self.device)))
+
+    def unfolded_logits(self, images: Tensor) -> Tensor:
+        """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
+        return _as_logits(self.module(self.normalize(images.to(self.device))))
+
+    @property
+    def folded(self) -> nn.Module:
+        """The copy behind ``logits``, with ``module``'s layer names; ``module`` itself where nothing was folded."""
+        return cast(_LogitsOnly, self._folded).module
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Softmax probabilities N×K, float32, of pixels N×3×H×W in [0, 1]; differentiable in the pixels."""
+        return self.logits(images).float().softmax(1)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the module's layers, in the order of their definition."""
+        return [name for name, _ in self.module.named_modules() if name]
+
+    def layer(self, name: str) -> nn.Module:
+        """The module's layer called ``name``; an unknown one raises and names the nearest ones."""
+        layers = dict(self.module.named_modules())
+        if name not in layers or not name:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.layers, n=5) or self.layers[:8]
+            raise ValueError(f"layer: {self.name} has no layer {name!r}; near it or first: {', '.join(near)}")
+        return layers[name]
+
+    def class_index(self, text: str) -> int:
+        """The class that ``text`` means: an index, a wnid or an exact name (:meth:`ClassTable.find`)."""
+        return self.labels.find(text)
+
+    def check_images(self, images: Tensor) -> Tensor:
+        """``images`` if it is N×3×S×S floating point with S the input size; else ``ValueError``."""
+        size = self.input_size
+        wanted = f"images: expected a float tensor N×3×{size}×{size} in [0, 1]"
+        if not isinstance(images, Tensor):
+            raise ValueError(f"{wanted}, got {type(images).__name__}")
+        if images.dim() != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+            got = "×".join(map(str, images.shape))
+            raise ValueError(f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}")
+        return images
+
+
+def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]:
+    """The ``k`` classes of the highest scores for each of N images, best first: targets for :func:`learn_masks`."""
+    network.check_images(images)
+    if not 1 <= k <= network.class_count:
+        raise ValueError(f"k: expected 1 to {network.class_count} classes, got {k}")
+    with torch.inference_mode():
+        rows = [network.logits(part).topk(k, 1).indices for part in images.split(16)]
+    return cast("list[list[int]]", torch.cat(rows).tolist()) if rows else []
+
+
+class _LogitsOnly(nn.Module):
+    """The module with nothing but its logits as output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return _as_logits(self.module(inputs))
+
+
+def _as_logits(output: Any) -> Tensor:
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
+    return logits
+
+
+def _labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:
+    if categories is None:
+        return ClassTable([(f"class {index}",) for index in range(count)])
+    table = categories if isinstance(categories, ClassTable) else ClassTable([(str(name),) for name in categories])
+    if len(table) != count:
+        raise ValueError(f"categories: expected {count} names, one for each logit, got {len(table)}")
+    return table

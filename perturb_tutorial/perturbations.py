@@ -1,0 +1,43 @@
+"""The perturbation operator Φ: what an image looks like where the mask is 0.
+
+    Φ(x; M) = x · M + x′ · (1 − M)
+
+x is an image, M its mask on the image (1 = keep) and x′ the fully perturbed image: the image blurred by
+σ₀ = 10 image px (of 224), a constant color, or noise around that color.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.masks import blur
+from perturb_tutorial.settings import PERTURBATIONS, REFERENCE_SIZE
+
+NOISE_SIGMA = 0.2
+"""Standard deviation of the noise perturbation, in units of the [0, 1] color range."""
+
+
+def fully_perturbed(
+    images: Tensor, kind: str, *, color: Tensor, blur_sigma: float = 10.0, seed: int = 0
+) -> Tensor:
+    """The image x′ that stands where the mask is 0, of the shape of ``images`` (N×3×H×W in [0, 1]).
+
+    ``kind``: blur, constant or noise. ``color``: 3 values in [0, 1], the network's mean color. ``blur_sigma``:
+    σ₀ in image px of a 224 px input. ``seed`` draws the noise, one draw for all images, so that an image has
+    the same one alone and in a batch.
+    """
+    if kind == "blur":
+        return blur(images, blur_sigma * images.shape[-1] / REFERENCE_SIZE)
+    if kind not in PERTURBATIONS:
+        raise ValueError(f"perturbation: expected one of {', '.join(PERTURBATIONS)}, got {kind!r}")
+    constant = color.to(images).view(1, 3, 1, 1).expand_as(images)
+    if kind == "constant":
+        return constant.clone()
+    noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+    return constant + NOISE_SIGMA * noise.to(images)
+
+
+def perturb(images: Tensor, perturbed: Tensor, mask: Tensor) -> Tensor:
+    """Φ(x; M): ``images`` where ``mask`` is 1, ``perturbed`` where it is 0. Shapes broadcast as N×3×H×W."""
+    return images * mask + perturbed * (1 - mask)

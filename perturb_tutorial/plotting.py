@@ -1,0 +1,154 @@
+"""Figures: an image, what the mask leaves of it, and where the evidence is.
+
+Every function returns a ``matplotlib.figure.Figure`` and touches no global state. Images are 3×H×W in [0, 1],
+heat maps H×W. The color map is legible to color-blind readers; the paper's own is ``jet``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+HEAT_COLORMAP = "inferno"
+PAPER_COLORMAP = "jet"
+_PANEL = 2.2  # inches
+
+Array = NDArray[np.float32]
+
+
+def as_picture(image: Tensor | Array) -> Array:
+    """H×W×3 in [0, 1] from a 3×H×W image."""
+    pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image, dtype=np.float32)
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"image: expected 3×H×W, got {'×'.join(map(str, pixels.shape))}")
+    return np.clip(pixels.transpose(1, 2, 0), 0, 1)
+
+
+def as_heat(heat: Tensor | Array) -> Array:
+    """H×W from a heat map H×W or 1×H×W; NaN becomes 0."""
+    values = np.asarray(heat.detach().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float32)
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2:
+        raise ValueError(f"heat: expected H×W or 1×H×W, got {'×'.join(map(str, values.shape))}")
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def overlay(image: Tensor | Array, heat: Tensor | Array, *, colormap: str = HEAT_COLORMAP) -> Array:
+    """The image in gray under the heat map in color, H×W×3 in [0, 1].
+
+    ``heat``: H×W in [0, 1], of the image's size. In the paper's ``jet`` the color is laid on evenly; in the other
+    color maps, which begin in black, it covers the more the higher the heat is.
+    """
+    values = np.clip(as_heat(heat), 0, 1)[..., None]
+    gray = as_picture(image).mean(2, keepdims=True)
+    colors = mpl.colormaps[colormap](values[..., 0])[..., :3].astype(np.float32)
+    cover = 0.7 if colormap == PAPER_COLORMAP else 0.75 * values
+    blended: Array = gray * (1 - cover) + colors * cover
+    return blended
+
+
+def normalized(heat: Tensor | Array) -> Array:
+    """A heat map of any scale brought to [0, 1]: negatives to 0, the largest value to 1."""
+    values = np.clip(as_heat(heat), 0, None)
+    top = float(values.max()) if values.size else 0.0
+    return values / top if top > 0 else values
+
+
+def panels(
+    pictures: Sequence[Array], labels: Sequence[str] | None = None, *, columns: int | None = None, **show: Any
+) -> Figure:
+    """Pictures (H×W×3 or H×W) side by side, each with a short label underneath."""
+    count = max(1, len(pictures))
+    columns = min(columns or count, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(_PANEL * columns, (_PANEL + 0.3) * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        bare(axis)
+        axis.set_visible(False)
+    for axis, picture, label in zip(axes, pictures, labels or [""] * len(pictures), strict=False):
+        axis.set_visible(True)
+        axis.imshow(picture, **show)
+        axis.set_xlabel(label, fontsize=8)
+    return figure
+
+
+def bare(axis: Axes) -> None:
+    """No ticks, no frame."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def explanation(
+    image: Tensor | Array,
+    saliency: Tensor | Array,
+    *,
+    target: str,
+    score_original: float | None = None,
+    masked: Tensor | Array | None = None,
+    score_masked: float | None = None,
+    method: str = "mask",
+) -> Figure:
+    """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it."""
+    pictures, labels = [as_picture(image)], [_with_score(target, score_original)]
+    if masked is not None:
+        pictures.append(as_picture(masked))
+        labels.append(_with_score("under the mask", score_masked))
+    pictures.append(overlay(image, normalized(saliency) if method != "mask" else saliency))
+    labels.append(f"saliency ({method.replace('_', ' ')})")
+    return panels(pictures, labels)
+
+
+def _with_score(label: str, score: float | None) -> str:
+    return label if score is None else f"{label}: score {score:.3f}"
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map for each method."""
+
+    image: Tensor | Array
+    maps: Mapping[str, Tensor | Array]
+    boxes: Sequence[Sequence[float]] = field(default_factory=list)
+    label: str = ""
+
+
+def comparison_grid(rows: Sequence[ComparisonRow], methods: Sequence[str], *, colormap: str = HEAT_COLORMAP) -> Figure:
+    """Fig. 3's arrangement: one row an image with its boxes, one column a method, each map scaled to its own maximum.
+
+    A map smaller than the image is enlarged bilinearly; a method that a row lacks leaves its place empty.
+    """
+    columns = 1 + len(methods)
+    figure = Figure(figsize=(1.35 * columns, 1.35 * max(1, len(rows)) + 0.35), layout="constrained")
+    grid = figure.subplots(max(1, len(rows)), columns, squeeze=False)
+    for axis in grid.flat:
+        bare(axis)
+    for axis, name in zip(grid[0], ["image", *methods], strict=True):
+        axis.set_title(name.replace("_", "\n", 1).replace("_", " "), fontsize=7)
+    for row, axes in zip(rows, grid, strict=False):
+        picture = as_picture(row.image)
+        height, width = picture.shape[:2]
+        axes[0].imshow(picture)
+        axes[0].set_ylabel(row.label, fontsize=7)
+        for x0, y0, x1, y1 in row.boxes:
+            axes[0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=2.5))
+            axes[0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="black", linewidth=1))
+        for axis, name in zip(axes[1:], methods, strict=True):
+            if name in row.maps:
+                heat = normalized(row.maps[name])
+                axis.imshow(
+                    heat, cmap=colormap, vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear"
+                )
+    return figure

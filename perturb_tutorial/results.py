@@ -1,0 +1,131 @@
+"""Masks: what :func:`learn_masks` returns, one row an image, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.files import whole_file
+from perturb_tutorial.masks import upsample
+from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+
+FORMAT = "perturb_tutorial masks 1"
+
+
+@dataclass(frozen=True)
+class History:
+    """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid)."""
+
+    score: Tensor
+    area: Tensor
+    tv: Tensor
+
+
+@dataclass(frozen=True)
+class Masks:
+    """N learned masks.
+
+    ``grid``: N×1×h×w in [0, 1], what was optimized. ``size``: (H, W) of the images, px. ``settings``: how.
+    ``score_original``, ``score_perturbed``, ``score_masked``: N target scores, summed over each set of classes, of the
+    image, of the fully perturbed image, and under the final mask without jitter. ``radius``: the initial disc, image px
+    of a 224 px input, NaN without one. ``converged``: N booleans, module ``optimizer`` says when.
+    """
+
+    grid: Tensor
+    size: tuple[int, int]
+    score_original: Tensor
+    score_perturbed: Tensor
+    score_masked: Tensor
+    converged: Tensor
+    radius: Tensor
+    history: History
+    settings: MaskSettings
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    @property
+    def mask(self) -> Tensor:
+        """N×1×H×W in [0, 1]: 1 where a pixel is kept, 0 where it is perturbed."""
+        sigma = self.settings.mask_sigma * self.size[-1] / REFERENCE_SIZE
+        return upsample(self.grid, self.size, sigma).clamp(0, 1)
+
+    @property
+    def saliency(self) -> Tensor:
+        """N×1×H×W in [0, 1], high where the evidence is: 1 − mask in the deletion game, the mask in the other."""
+        return 1 - self.mask if self.settings.game == "deletion" else self.mask
+
+    @property
+    def area(self) -> Tensor:
+        """The mean of each saliency at input size, N values."""
+        return self.saliency.mean((1, 2, 3))
+
+    def resized(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The saliency of each image at its photograph's own (height, width), N tensors H×W (bilinear)."""
+        if len(sizes) != len(self):
+            raise ValueError(f"sizes: expected one (height, width) for each of {len(self)} masks, got {len(sizes)}")
+        return [
+            torch.nn.functional.interpolate(row[None], size=tuple(size), mode="bilinear", antialias=True)[0, 0]
+            for row, size in zip(self.saliency, sizes, strict=True)
+        ]
+
+    def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> Masks:
+        """Some of the masks, always as :class:`Masks`."""
+        index: Any = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        return self._each(lambda value: value[index])
+
+    def to(self, device: str | torch.device) -> Masks:
+        """The same on ``device``."""
+        return self._each(lambda value: value.to(device))
+
+    def _each(self, change: Any) -> Masks:
+        history = History(*(change(getattr(self.history, name)) for name in _HISTORY))
+        return replace(self, history=history, **{name: change(getattr(self, name)) for name in _ROWS})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Masks]) -> Masks:
+        """Parts of equal settings and size as one."""
+        if not parts:
+            raise ValueError("parts: expected at least one Masks, got none")
+        history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
+        rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
+        return replace(parts[0], history=history, **rows)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a file of tensors and plain values, whole or not at all; :meth:`load` reads it."""
+        content = {
+            "format": FORMAT,
+            "size": list(self.size),
+            "settings": self.settings.to_dict(),
+            **{name: getattr(self, name).cpu() for name in _ROWS},
+            **{f"history.{name}": getattr(self.history, name).cpu() for name in _HISTORY},
+        }
+        with whole_file(path) as file:
+            torch.save(content, file)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Masks:
+        """Reads what :meth:`save` wrote; no code in the file is run. Errors: ``ValueError`` for another file."""
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise ValueError(f"masks: {path} cannot be read ({error.strerror})") from error
+        except Exception as error:  # torch raises what the pickle and zip readers raise
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT})")
+        return cls(
+            size=tuple(content["size"]),
+            settings=MaskSettings(**content["settings"]),
+            history=History(*(content[f"history.{name}"] for name in _HISTORY)),
+            **{name: content[name] for name in _ROWS},
+        )
+
+
+_ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius")
+_HISTORY = ("score", "area", "tv")

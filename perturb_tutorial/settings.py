@@ -1,0 +1,150 @@
+"""The settings of a mask: one table, each value with its symbol, its unit and its source.
+
+Lengths are in image px of a 224 px input and scale with ``input_size / 224``. A mask px is one cell of
+the grid that is optimized. "§" is a section of the supplement, "eq. 6" an equation of the main text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+REFERENCE_SIZE = 224
+"""The input size, in image px, for which every length of the paper is given (§4)."""
+
+GAMES = ("deletion", "preservation")
+PERTURBATIONS = ("blur", "constant", "noise")
+INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
+
+ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
+"""AlexNet's 227 px input and its 30×30 grid, δ = 227/30 px at its own size (§6.3)."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _setting(default: Any, symbol: str, unit: str, meaning: str, source: str) -> Any:
+    return field(
+        default=default, metadata={"symbol": symbol, "unit": unit, "meaning": meaning, "source": source}
+    )
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How a mask is learned. Frozen; use :meth:`replace` for a changed copy.
+
+    Errors: ``ValueError`` with one line that names the setting, what was expected and what came.
+    """
+
+    game: str = _setting("deletion", "–", "–", "delete or preserve the evidence", "eq. 6; eq. 1")
+    iterations: int = _setting(300, "N", "–", "optimizer steps", "main text, §6.4")
+    learning_rate: float = _setting(0.1, "γ", "–", "Adam's step size", "main text, §6.4")
+    area_weight: float = _setting(1e-4, "λ₁", "–", "weight of the mask's area, a sum over the grid", "eq. 6")
+    tv_weight: float = _setting(1e-2, "λ₂", "–", "weight of the total variation, a sum over the grid", "eq. 6")
+    tv_exponent: float = _setting(3.0, "β", "–", "exponent of the total variation", "eq. 6")
+    mask_scale: float = _setting(8.0, "δ", "image px per mask px", "side of one mask px", "main text, §6.3")
+    mask_sigma: float = _setting(5.0, "σ_m", "image px", "softening of the upsampled mask", "main text, §1")
+    jitter: int = _setting(4, "τ", "image px", "the image is shifted by 0 … τ − 1", "main text, §1")
+    perturbation: str = _setting("blur", "Φ", "–", "what stands where the mask is 0", "main text, §6.4")
+    initialization: str = _setting("disc", "m₀", "–", "the mask at the start", "§2")
+    blur_sigma: float = _setting(10.0, "σ₀", "image px", "blur of the fully perturbed image", "main text, §4.1")
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("game", GAMES),
+            ("perturbation", PERTURBATIONS),
+            ("initialization", INITIALIZATIONS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        for name, low in (("iterations", 0), ("jitter", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
+        for name in ("learning_rate", "tv_exponent", "mask_scale"):
+            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
+        for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma"):
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
+        if self.mask_scale > REFERENCE_SIZE:
+            raise ValueError(f"mask_scale: expected at most {REFERENCE_SIZE} image px, got {self.mask_scale!r}")
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the grid in mask px: 224 / δ, whatever the input size, since δ scales with it."""
+        return round(REFERENCE_SIZE / self.mask_scale)
+
+    @classmethod
+    def preset(cls, name: str, *, network: str | None = None) -> MaskSettings:
+        """The settings called ``name``, ``default`` or ``localization``.
+
+        ``network="alexnet"`` gives AlexNet's own grid of 30×30 (§6.3); any other name changes nothing.
+        """
+        settings = find_preset(name).settings
+        return settings.replace(mask_scale=ALEXNET_MASK_SCALE) if network == "alexnet" else settings
+
+    def replace(self, **changes: Any) -> MaskSettings:
+        """A copy with ``changes``; an unknown setting raises and lists what there is."""
+        unknown = sorted(set(changes) - {item.name for item in dataclasses.fields(self)})
+        if unknown:
+            known = ", ".join(item.name for item in dataclasses.fields(self))
+            raise ValueError(f"settings: expected {known}; got {', '.join(unknown)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by its name, as it stands in results.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_file(cls, path: str | Path, base: MaskSettings | None = None) -> MaskSettings:
+        """``base`` (the defaults) changed by a JSON object of settings, such as results.json's."""
+        try:
+            changes = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"settings: {path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ValueError(f"settings: {path} is not JSON ({error})") from error
+        if not isinstance(changes, Mapping):
+            raise ValueError(f"settings: {path} should hold one JSON object such as {{\"iterations\": 100}}")
+        try:
+            return (base or cls()).replace(**changes)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+class Preset(NamedTuple):
+    """Named settings, and how many of the best classes make the target set C (eq. 2)."""
+
+    settings: MaskSettings
+    target_count: int
+    source: str
+
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset(MaskSettings(), 1, "main text"),
+    "localization": Preset(MaskSettings(area_weight=1e-3, tv_exponent=2.0), 5, "§6.2"),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset called ``name``; an unknown one raises and lists what there is."""
+    if name not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]
+
+
+def settings_table(settings: MaskSettings | None = None) -> list[dict[str, Any]]:
+    """One row a setting: name, symbol, value, unit, meaning and source, for the book and for a reader."""
+    settings = settings or MaskSettings()
+    return [
+        {"name": item.name, "value": getattr(settings, item.name), **item.metadata}
+        for item in dataclasses.fields(settings)
+    ]

@@ -1,0 +1,119 @@
+"""Build a book as `make book` does, serve it as a plain folder, and record what its pages do."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from chapters import execute  # noqa: E402
+from demo_chapter import demo_chapter  # noqa: E402
+from notebook_form import normalize, write_whole  # noqa: E402
+
+DEMO_TOC = "format: jb-book\nroot: 00_welcome\nchapters:\n  - file: 01_demo\n  - file: credits\n  - file: references\n"
+
+
+@dataclass
+class Site:
+    """A built site below a folder that a plain file server serves."""
+
+    name: str
+    folder: Path
+    visited: str = "*.html"
+    address: str = ""
+
+    @property
+    def pages(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob(self.visited) if not skipped(path))
+
+
+@dataclass
+class Visit:
+    """What one page did in one mode."""
+
+    page: str
+    mode: str
+    outside: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    loaded: set[str] = field(default_factory=set)
+    accessibility: list[str] = field(default_factory=list)
+    width_on_phone: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.page} ({self.mode})"
+
+
+def skipped(path: Path) -> bool:
+    # Sphinx's copy of a notebook's own HTML output and the theme's macros are not pages.
+    return "_static" in path.parts or "_sources" in path.parts
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """A plain file server; like GitHub Pages it answers with the site's 404.html where there is no file."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a failed request is in the visit's record."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        page = Path(self.directory) / "some" / "folder" / "book" / "404.html"
+        if code != 404 or not self.path.endswith("no-such-page.html"):
+            super().send_error(code, message, explain)
+            return
+        body = page.read_bytes()
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def write_demo_book(folder: Path) -> None:
+    for name in ("00_welcome.md", "credits.md", "references.md", "404.md", "references.bib"):
+        shutil.copy(ROOT / "book" / name, folder / name)
+    shutil.copytree(ROOT / "book" / "_static", folder / "_static")
+    (folder / "_toc.yml").write_text(DEMO_TOC, encoding="utf-8")
+    chapter = folder / "01_demo.ipynb"
+    write_whole(demo_chapter(), chapter)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        write_whole(normalize(execute(chapter)), chapter)
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def build(source: Path, toc: Path, output: Path, target: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "build_book.py")]
+    command += ["--source", str(source), "--toc", str(toc), "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the build warns or fails:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    shutil.copytree(output / "_build" / "html", target)
+
+
+def wait_for_widgets(tab: Any) -> None:
+    """Until each control has been drawn and MathJax, where the page has it, has finished."""
+    views = "document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]').length"
+    drawn = "document.querySelectorAll('.widget-subarea > .jupyter-widgets').length"
+    tab.wait_for_function(f"{drawn} >= {views}", timeout=20_000)
+    tab.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => null) : null")
+    tab.wait_for_timeout(200)
+
+
+def notebook_of(site: Site, page: str) -> nbformat.NotebookNode | None:
+    """The stored notebook behind a page; None for a page of prose."""
+    path = site.folder / "_sources" / Path(page).with_suffix(".ipynb")
+    return nbformat.read(path, as_version=4) if path.exists() else None

@@ -1,0 +1,174 @@
+"""ImageNet validation images in the forms that people keep them, boxes and black list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from perturb_tutorial.datasets import check_image, imagenet_indices, imagenet_names, read_imagenet
+
+TENCH, CRANE_BIRD, CRANE_MACHINE = "n01440764", "n02012849", "n03126707"
+
+XML = """<annotation>
+    <filename>{name}</filename><size><width>500</width><height>375</height></size>
+    <object><name>{wnid}</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>50</xmax><ymax>60</ymax></bndbox></object>
+    <object><name>{wnid}</name><bndbox><xmin>7</xmin><ymin>8</ymin><xmax>9</xmax><ymax>10</ymax></bndbox></object>
+</annotation>"""
+
+
+def name(number: int) -> str:
+    return f"ILSVRC2012_val_{number:08d}"
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(path, format="JPEG")
+    return path
+
+
+def flat(folder: Path) -> None:
+    for number in (1, 2, 3):
+        image(folder / "val" / f"{name(number)}.JPEG")
+
+
+def test_classes_are_sorted_wnids_and_two_are_called_crane() -> None:
+    indices = imagenet_indices()
+    assert [indices[wnid] for wnid in sorted(indices)] == list(range(1000))
+    names = imagenet_names()
+    assert names[indices[CRANE_BIRD]] == names[indices[CRANE_MACHINE]] == "crane"
+    assert (indices[TENCH], names[0]) == (0, "tench")
+
+
+def test_folders_by_wnid(tmp_path: Path) -> None:
+    image(tmp_path / "val" / CRANE_BIRD / f"{name(5)}.JPEG")
+    image(tmp_path / "val" / TENCH / f"{name(9)}.JPEG")
+    (tmp_path / "val" / TENCH / "readme.txt").write_text("no image")
+    data = read_imagenet(tmp_path)
+    assert [(record.id, record.label) for record in data.images] == [(name(5), 134), (name(9), 0)]
+    assert all(record.truth == () and record.problem is None for record in data.images)
+    assert check_image(data.images[0]).size == (6, 8)
+    # The folder of classes itself works too.
+    assert len(read_imagenet(tmp_path / "val").images) == 2
+
+
+@pytest.mark.parametrize("form", ["solution", "val.txt", "synsets", "devkit"])
+def test_flat_with_each_official_list(tmp_path: Path, form: str) -> None:
+    flat(tmp_path)
+    wnids = [TENCH, CRANE_MACHINE, CRANE_BIRD]
+    if form == "solution":
+        rows = [f"{name(k + 1)},{wnid} 1 2 3 4 {wnid} 5 6 7 8 " for k, wnid in enumerate(wnids)]
+        (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]) + "\n")
+    elif form == "val.txt":
+        rows = [f"{name(k + 1)}.JPEG {imagenet_indices()[wnid]}" for k, wnid in enumerate(wnids)]
+        (tmp_path / "val.txt").write_text("\n".join(rows))
+    elif form == "synsets":
+        (tmp_path / "imagenet_2012_validation_synset_labels.txt").write_text("\n".join(wnids))
+    else:
+        kit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+        kit.mkdir(parents=True)
+        (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n7\n122\n")
+        with pytest.raises(ValueError, match=r"map_clsloc\.txt"):
+            read_imagenet(tmp_path)
+        (kit / "map_clsloc.txt").write_text(
+            f"{TENCH} 490 tench\n{CRANE_MACHINE} 7 crane\n{CRANE_BIRD} 122 crane\n"
+        )
+    data = read_imagenet(tmp_path)
+    assert [record.label for record in data.images] == [0, 517, 134]
+    boxes = ((1, 2, 3, 4), (5, 6, 7, 8)) if form == "solution" else ()
+    assert all(record.truth == boxes for record in data.images)
+
+
+def test_flat_without_a_list_is_a_problem_of_each_image(tmp_path: Path) -> None:
+    flat(tmp_path)
+    data = read_imagenet(tmp_path)
+    assert len(data.images) == 3
+    assert all(
+        r.problem == f"{r.path.name}: its class is unknown: no official list names it" for r in data.images
+    )
+
+
+def test_boxes_from_xml_and_their_disagreement(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        image(tmp_path / "val" / TENCH / f"{name(number)}.JPEG")
+    xml = tmp_path / "Annotations" / "CLS-LOC" / "val"
+    xml.mkdir(parents=True)
+    (xml / f"{name(1)}.xml").write_text(XML.format(name=name(1), wnid=TENCH))
+    (xml / f"{name(2)}.xml").write_text(XML.format(name=name(2), wnid=CRANE_BIRD))
+    (xml / f"{name(3)}.xml").write_text(XML.format(name=name(3), wnid=TENCH)[:200])
+    first, second, third = read_imagenet(tmp_path).images
+    assert first.truth == ((3, 4, 50, 60), (7, 8, 9, 10))
+    assert first.problem is None
+    assert second.problem == f"{name(2)}.JPEG: its folder or list says {TENCH}, its boxes are of {CRANE_BIRD}"
+    assert third.problem is not None
+    assert "the XML file cannot be read" in third.problem
+    # The same from a folder that is named.
+    elsewhere = tmp_path / "elsewhere"
+    xml.rename(elsewhere)
+    assert read_imagenet(tmp_path, boxes=elsewhere).images[0].truth == first.truth
+    with pytest.raises(ValueError, match=r"boxes: .* does not exist"):
+        read_imagenet(tmp_path, boxes=tmp_path / "nowhere")
+
+
+def test_xml_that_defines_entities_is_refused(tmp_path: Path) -> None:
+    image(tmp_path / "val" / TENCH / f"{name(1)}.JPEG")
+    bomb = '<!DOCTYPE a [<!ENTITY b "b"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
+    folder = tmp_path / "xml"
+    folder.mkdir()
+    (folder / f"{name(1)}.xml").write_text(bomb)
+    problem = read_imagenet(tmp_path, boxes=folder).images[0].problem
+    assert problem is not None
+    assert "without DOCTYPE" in problem
+
+
+def test_the_black_list_leaves_images_out_and_counts_them(tmp_path: Path) -> None:
+    for number in (1, 2, 36):
+        image(tmp_path / "val" / TENCH / f"{name(number)}.JPEG")
+    (tmp_path / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("36\n50\n2\n")
+    data = read_imagenet(tmp_path)
+    assert [record.id for record in data.images] == [name(1)]
+    assert data.problems == ("2 images on the black list: left out",)
+    bad = tmp_path / "black.txt"
+    bad.write_text("thirty-six")
+    with pytest.raises(ValueError, match="expected the number of a validation image a line"):
+        read_imagenet(tmp_path, black_list=bad)
+
+
+def test_broken_lists_and_empty_folders_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a folder"):
+        read_imagenet(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="expected images in folders by wnid"):
+        read_imagenet(tmp_path)
+    flat(tmp_path)
+    solution = tmp_path / "LOC_val_solution.csv"
+    for row in (f"{name(1)},{TENCH} 1 2 3", f"{name(1)},", f"{name(1)},{TENCH} 1 2 3 4 {CRANE_BIRD} 1 2 3 4"):
+        solution.write_text(f"ImageId,PredictionString\n{row}\n")
+        with pytest.raises(ValueError, match="line 2: expected ImageId"):
+            read_imagenet(tmp_path)
+    solution.unlink()
+    (tmp_path / "val.txt").write_text(f"{name(1)}.JPEG 1000")
+    with pytest.raises(ValueError, match="an index from 0 to 999"):
+        read_imagenet(tmp_path)
+
+
+REAL = os.environ.get("PERTURB_IMAGENET")
+
+
+@pytest.mark.skipif(REAL is None, reason="PERTURB_IMAGENET names no folder with ImageNet images")
+def test_real_imagenet_folders_are_read() -> None:
+    assert REAL is not None
+    folders = [Path(REAL), Path(REAL).parent / f"{Path(REAL).name}_boxes"]
+    for folder in (folder for folder in folders if folder.is_dir()):
+        data = read_imagenet(folder)
+        for record in data.images[:60]:
+            checked = check_image(record)
+            assert checked.problem is None
+            assert record.label == imagenet_indices()[record.path.parent.name]
+            height, width = checked.size
+            for x0, y0, x1, y1 in record.truth:
+                assert 0 <= x0 <= x1 < width
+                assert 0 <= y0 <= y1 < height
+    boxed = [record for record in data.images if record.truth]
+    assert boxed or not folders[1].is_dir()

@@ -1,0 +1,256 @@
+"""The command line as its users call it: files written, exit status, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_images import bad_files
+from torch import nn
+
+import perturb_tutorial as pt
+from perturb_tutorial import cli
+from perturb_tutorial.datasets.samples import sample_path
+from perturb_tutorial.explain import unique_stems
+
+KEYS = {
+    "image", "target", "method", "network", "game", "settings", "seed", "score_original", "score_perturbed",
+    "score_masked", "area", "converged", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """A settings file of few iterations."""
+    path = tmp_path / "quick.json"
+    path.write_text(json.dumps({"iterations": 3}))
+    return str(path)
+
+
+def command(*arguments, **options):
+    line = [sys.executable, "-m", "perturb_tutorial.cli", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, **options)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_explain_a_sample_within_a_minute(tmp_path):
+    # The whole run a newcomer makes: 300 iterations on this machine's CPU, in a process of its own.
+    start = time.perf_counter()
+    done = command("explain", "--sample", "chelsea", "--output", tmp_path / "out")
+    assert time.perf_counter() - start <= 60
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar in a pipe
+    assert "Egyptian cat" in done.stdout
+    (entry,) = results(tmp_path / "out")
+    assert set(entry) == KEYS
+    assert entry["image"] == "chelsea"
+    assert entry["target"] == {"index": [285], "name": ["Egyptian cat"]}
+    assert entry["settings"] == pt.MaskSettings().to_dict()
+    assert entry["score_masked"] <= 0.02 * entry["score_original"]
+    assert entry["converged"] is True
+    saliency = np.load(tmp_path / "out" / "chelsea.npy")
+    assert saliency.shape == (224, 224)
+    assert saliency.dtype == np.float32
+    assert float(saliency.mean()) == pytest.approx(entry["area"], abs=1e-5)
+    with Image.open(tmp_path / "out" / "chelsea.png") as picture:
+        assert picture.width > 600
+    assert sorted(os.listdir(tmp_path / "out")) == ["chelsea.npy", "chelsea.png", "results.json"]
+
+
+def test_explain_photographs_of_the_user(tmp_path, quick, capsys):
+    (tmp_path / "b").mkdir()
+    first, second = tmp_path / "cat.JPG", tmp_path / "b" / "Cat.png"
+    with Image.open(sample_path("chelsea")) as photograph:
+        photograph.save(first, format="JPEG")
+        photograph.convert("L").save(second)
+    out = tmp_path / "out"
+    arguments = ["explain", str(first), str(second), "--sample", "coffee", "--settings", quick, "--output", str(out)]
+    assert cli.run([*arguments, "--target", "Egyptian cat", "--game", "preservation", "--seed", "3"]) == 0
+    assert sorted(os.listdir(out)) == [
+        "Cat_2.npy", "Cat_2.png", "cat.npy", "cat.png", "coffee.npy", "coffee.png", "results.json",
+    ]  # fmt: skip
+    entries = results(out)
+    assert [entry["image"] for entry in entries] == [str(first), str(second), "coffee"]
+    assert all(entry["target"]["index"] == [285] and entry["game"] == "preservation" for entry in entries)
+    assert all(entry["settings"]["iterations"] == 3 and entry["seed"] == 3 for entry in entries)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_localization_preset_takes_the_five_best_classes(tmp_path, quick, lite0):
+    out = tmp_path / "out"
+    assert cli.run(["explain", "--sample", "chelsea", "--preset", "localization", "--settings", quick, "--output", str(out)]) == 0
+    (entry,) = results(out)
+    assert entry["target"]["index"] == pt.top_classes(lite0, pt.load_samples(names=["chelsea"]).images, k=5)[0]
+    assert entry["settings"] == pt.MaskSettings.preset("localization").replace(iterations=3).to_dict()
+    assert cli.run(
+        ["explain", "--sample", "chelsea", "--preset", "localization", "--settings", quick, "--target", "285", "--output", str(out)]
+    ) == 0  # fmt: skip
+    assert results(out)[0]["target"]["index"] == [285]  # an explicit option beats the preset
+
+
+def test_a_comparison_method_leaves_what_does_not_apply_null(tmp_path):
+    assert cli.run(["explain", "--sample", "chelsea", "--method", "grad_cam", "--output", str(tmp_path)]) == 0
+    (entry,) = results(tmp_path)
+    assert set(entry) == KEYS
+    assert entry["method"] == "grad_cam"
+    assert entry["score_original"] > 0.5
+    for key in ("game", "settings", "seed", "score_perturbed", "score_masked", "area", "converged"):
+        assert entry[key] is None
+    assert np.load(tmp_path / "chelsea.npy").shape == (224, 224)
+
+
+def test_bad_images_are_named_and_the_others_explained(tmp_path, quick, capsys):
+    good = tmp_path / "good.png"
+    with Image.open(sample_path("coffee")) as photograph:
+        photograph.save(good)
+    bad = bad_files(tmp_path, good)
+    out = tmp_path / "out"
+    paths = [*list(bad)[:5], good, *list(bad)[5:]]
+    assert cli.run(["explain", *map(str, paths), "--settings", quick, "--output", str(out)]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == len(bad)
+    for path in bad:
+        assert sum(line.startswith(f"error: {path}: ") for line in lines) == 1
+    assert [entry["image"] for entry in results(out)] == [str(good)]
+    assert (out / "good.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected at least one IMAGE or --sample"),
+        (["--sample", "cat"], "--sample: expected one of bull_mastiff"),
+        (["--sample", "chelsea", "--network", "resnet50"], "--network: expected one of efficientnet_lite0"),
+        (["--sample", "chelsea", "--target", "crane"], "--target: 'crane' is the name of 2 classes, give the index of one: 134"),
+        (["--sample", "chelsea", "--target", "zebr"], "--target: expected a class index, wnid or exact class name, got 'zebr'"),
+        (["--sample", "chelsea", "--target", "1000"], "--target: expected a class index from 0 to 999, got 1000"),
+        (["--sample", "chelsea", "--preset", "top5"], "'top5' is not one of 'default', 'localization'"),
+        (["--sample", "chelsea", "--game", "delete"], "'delete' is not one of 'deletion', 'preservation'"),
+        (["--sample", "chelsea", "--method", "lime"], "--method: expected one of mask"),
+        (["--sample", "chelsea", "--layer", "conv99"], "--layer: efficientnet_lite0 has no layer 'conv99'"),
+        (["--sample", "chelsea", "--device", "tpu"], "--device: 'tpu' cannot be used here"),
+        (["--sample", "chelsea", "--settings", "none.json"], "--settings: none.json cannot be read"),
+        (["--sample", "chelsea", "--seed", "-1"], "--seed"),
+        (["--sample", "chelsea", "--weights", "none.pth"], "--weights: none.pth cannot be read"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path, capsys):
+    assert cli.run(["explain", *arguments, "--output", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1
+    assert message in captured.err
+
+
+def test_output_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert cli.run(["explain", "--sample", "chelsea", "--output", str(tmp_path / "file")]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+    assert cli.run(["explain", "--sample", "chelsea", "--output", str(tmp_path / "file" / "deeper")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert cli.run(["explain", "--sample", "chelsea"]) == 2
+    assert "Missing option '--output'" in capsys.readouterr().err
+
+
+def test_output_without_permission(tmp_path, capsys, monkeypatch):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(locked, os.W_OK):  # root may write anywhere: let the file system refuse by other means
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+    assert cli.run(["explain", "--sample", "chelsea", "--output", str(locked)]) == 2
+    assert f"--output: {locked} cannot be written (Permission denied)" in capsys.readouterr().err
+
+
+class NaNs(nn.Module):
+    def forward(self, inputs):
+        return inputs.mean((2, 3)) * torch.nan
+
+
+def test_a_network_that_returns_nan(tmp_path, quick, capsys, monkeypatch):
+    network = pt.Network(NaNs(), input_size=32, device="cpu")
+    monkeypatch.setattr(cli, "_load", lambda *_: network)
+    assert cli.run(["explain", "--sample", "chelsea", "--settings", quick, "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "error: chelsea: the network's score of it is not finite; check its weights\n"
+    assert os.listdir(tmp_path / "out") == ["results.json"]
+    assert results(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_exits_130_and_leaves_whole_files(tmp_path):
+    (tmp_path / "long.json").write_text(json.dumps({"iterations": 100_000}))
+    line = [sys.executable, "-m", "perturb_tutorial.cli", "explain", "--sample", "chelsea"]
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*line, "--settings", str(tmp_path / "long.json"), "--output", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(300):
+        if out.is_dir():
+            break
+        time.sleep(0.1)
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted; what is written is whole"
+    assert os.listdir(out) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_progress_bar(tmp_path, quick):
+    import pty
+
+    leader, follower = pty.openpty()
+    line = [sys.executable, "-m", "perturb_tutorial.cli", "explain", "--sample", "chelsea", "--settings", quick]
+    process = subprocess.Popen([*line, "--output", str(tmp_path / "out")], stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            part = os.read(leader, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    assert "1.0/1 images" in seen.decode()
+
+
+def test_lists(capsys):
+    assert cli.run(["networks"]) == 0
+    networks = capsys.readouterr().out
+    assert [line.split()[0] for line in networks.splitlines()] == list(pt.networks.ZOO)
+    assert "here" in networks
+    assert cli.run(["samples"]) == 0
+    assert "chelsea" in capsys.readouterr().out
+    assert cli.run(["methods"]) == 0
+    assert capsys.readouterr().out.startswith("mask ")
+    assert cli.run(["--version"]) == 0
+    assert cli.run(["--help"]) == 0
+    assert cli.run(["explian"]) == 2
+    assert "No such command 'explian'" in capsys.readouterr().err
+
+
+def test_stems_are_unique_whatever_the_case():
+    assert unique_stems(["a/x.jpg", "b/x.png", "X.gif", "x_2.jpg", "y"]) == ["x", "x_2", "X_3", "x_2_2", "y"]

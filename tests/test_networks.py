@@ -1,0 +1,267 @@
+"""Network: pixels in, logits and scores out, the user's module untouched; and the networks that load by name."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+from conftest import tiny_module
+from torch import nn
+
+import perturb_tutorial as pt
+from perturb_tutorial.networks import ZOO, imagenet_classes, torchvision_models, weights_file
+
+
+class Branches(nn.Module):
+    """Functional parts, a BatchNorm after a sum (not foldable) and one whose convolution feeds two readers (neither)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.na = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.b, self.nb = nn.Conv2d(6, 6, 3, padding=1, groups=3), nn.BatchNorm2d(6)
+        self.c, self.nc = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6, affine=False)
+        self.out = nn.Linear(6, 2)
+        for norm in (self.na, self.nb, self.nc):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.3, 3)
+
+    def forward(self, x, two_readers=False):
+        x = torch.relu(self.na(self.a(x)))
+        x = torch.nn.functional.relu(self.nb(x + self.b(x)))
+        y = self.c(x)
+        y = self.nc(y) + (y if two_readers else 0)
+        return self.out(y.mean((2, 3)))
+
+
+class TwoReaders(Branches):
+    def forward(self, x):
+        return super().forward(x, two_readers=True)
+
+
+@pytest.mark.parametrize("module", [tiny_module(), Branches(), TwoReaders()], ids=["plain", "branches", "two readers"])
+def test_folding_keeps_the_numbers(module):
+    network = pt.Network(module, input_size=32, device="cpu")
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(images), module.eval()(images), atol=1e-4, rtol=1e-4)
+    norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in network._folded.modules())
+    # Branches keeps the norm after the sum; TwoReaders cannot be folded safely and stays whole.
+    assert norms == {"Sequential": 0, "Branches": 1, "TwoReaders": 3}[type(module).__name__]
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.module.modules()) >= 2
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "googlenet"])
+def test_folding_keeps_the_numbers_of_large_networks(name, lite0):
+    network = lite0 if name == "efficientnet_lite0" else pt.seeded_network(name, device="cpu")
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network._folded.modules())
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.module(network.normalize(images))
+        scale = expected.abs().max()
+        torch.testing.assert_close(network.logits(images) / scale, expected / scale, atol=1e-4, rtol=0)
+        torch.testing.assert_close(network.scores(images), expected.softmax(1), atol=1e-4, rtol=0)
+
+
+def test_the_users_module_is_never_changed():
+    module = tiny_module().train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    network = pt.Network(module, input_size=32, device="cpu")
+    network.scores(torch.rand(2, 3, 32, 32))
+    pt.learn_masks(network, torch.rand(1, 3, 32, 32), 0, pt.MaskSettings(iterations=2))
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    for key, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[key], atol=0, rtol=0)
+    assert not any(parameter.requires_grad for parameter in network.module.parameters())
+    assert not network.module.training
+
+
+def test_normalization_is_owned_and_the_mean_color_maps_to_zero(tiny):
+    color = tiny.mean_color.view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    torch.testing.assert_close(tiny.normalize(color), torch.zeros(1, 3, 32, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(tiny.logits(color), tiny.module(torch.zeros(1, 3, 32, 32)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 20_000])
+def test_any_number_of_classes(classes):
+    network = pt.Network(tiny_module(classes), input_size=32, device="cpu", categories=[f"kind {i}" for i in range(classes)])
+    images = torch.rand(2, 3, 32, 32)
+    assert network.scores(images).shape == (2, classes)
+    assert network.categories[1] == "kind 1"
+    assert network.class_index("kind 1") == 1
+    masks = pt.learn_masks(network, images, [0, classes - 1], pt.MaskSettings(iterations=3))
+    assert masks.mask.shape == (2, 1, 32, 32)
+
+
+def test_top_classes_are_sorted(tiny, noise_images):
+    top = pt.top_classes(tiny, noise_images, k=3)
+    scores = tiny.scores(noise_images)
+    assert top == scores.sort(1, descending=True).indices[:, :3].tolist()
+    with pytest.raises(ValueError, match="k: expected 1 to 5 classes, got 6"):
+        pt.top_classes(tiny, noise_images, k=6)
+
+
+class WithLogits(nn.Module):
+    """Returns an object with .logits, as some model libraries do."""
+
+    def forward(self, inputs):
+        return type("Output", (), {"logits": inputs.mean((2, 3))})()
+
+
+class Spatial(nn.Module):
+    def forward(self, inputs):
+        return inputs
+
+
+def test_outputs_with_logits_are_understood():
+    assert pt.Network(WithLogits(), input_size=16, device="cpu").class_count == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pt.Network("resnet"), "module: expected an nn.Module that returns N×K logits, got str"),
+        (lambda: pt.Network(Spatial(), input_size=8), r"N×K logits, got torch.float32 of shape \(1, 3, 8, 8\)"),
+        (lambda: pt.Network(tiny_module(), input_size=4), "input_size: expected a whole number of at least 8"),
+        (lambda: pt.Network(nn.Linear(4, 2), input_size=32), "module: it fails on an input of 1×3×32×32"),
+        (lambda: pt.Network(tiny_module(), mean=[0.5], input_size=32), "mean: expected 3 numbers"),
+        (lambda: pt.Network(tiny_module(), std=[1, 0, 1], input_size=32), "std: expected numbers above 0"),
+        (lambda: pt.Network(tiny_module(), input_size=32, categories=["a"]), "categories: expected 5 names"),
+        (lambda: pt.Network(tiny_module(), input_size=32, device="gpu"), "device: 'gpu' cannot be used here"),
+    ],
+)
+def test_wrong_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_images_of_the_wrong_form_are_named(tiny):
+    for wrong, message in (
+        (torch.rand(3, 32, 32), "got torch.float32 3×32×32"),
+        (torch.rand(1, 3, 16, 16), "got torch.float32 1×3×16×16"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "got torch.uint8"),
+        ("cat.jpg", "got str"),
+    ):
+        with pytest.raises(ValueError, match=f"images: expected a float tensor N×3×32×32.*{message}"):
+            pt.learn_masks(tiny, wrong, 0)
+
+
+def test_layers_by_name(tiny):
+    assert tiny.layers == [str(index) for index in range(9)]
+    assert isinstance(tiny.layer("3"), nn.Conv2d)
+    with pytest.raises(ValueError, match="layer: Sequential has no layer 'conv9'; near it or first: 0, 1"):
+        tiny.layer("conv9")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [("285", 285), ("n02124075", 285), ("Egyptian cat", 285), ("egyptian CAT", 285), ("missile", 657), ("tench", 0),
+     ("Cardigan", 264), ("cardigan", 474), ("tabby cat", 281)],
+)  # fmt: skip
+def test_class_names(text, index):
+    assert imagenet_classes().find(text) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crane", r"'crane' is the name of 2 classes, give the index of one: 134 \(crane\); 517 \(crane\)"),
+        ("panda", "the name of 2 classes"),
+        ("zebr", "got 'zebr'; near it: zebra"),
+        ("1000", "from 0 to 999, got 1000"),
+        ("-3", "from 0 to 999, got -3"),
+    ],
+)
+def test_unknown_and_ambiguous_names(text, message):
+    with pytest.raises(ValueError, match=message):
+        imagenet_classes().find(text)
+
+
+def test_class_table_is_the_usual_order():
+    table = imagenet_classes()
+    assert len(table) == 1000
+    assert table.wnids == sorted(table.wnids)
+    assert len(set(table.wnids)) == 1000
+
+
+@pytest.mark.parametrize("name", ["googlenet", "vgg16", "alexnet"])
+def test_paper_networks_without_weights_say_what_to_do(name, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert weights_file(name) is None
+    with pytest.raises(pt.WeightsUnavailable, match=rf"^{name}: its weights \(\d+ MB\) could not be downloaded.*weights=FILE") as caught:
+        pt.load_network(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_from_a_file(tmp_path):
+    module = torchvision_models().alexnet(weights=None)
+    torch.save(module.state_dict(), tmp_path / "alexnet.pth")
+    network = pt.load_network("alexnet", weights=tmp_path / "alexnet.pth", device="cpu")
+    assert network.input_size == 227
+    images = torch.rand(1, 3, 227, 227)
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(images), module.eval()(network.normalize(images)), atol=1e-4, rtol=1e-4)
+
+
+class Payload:
+    """Runs code when it is unpickled by a loader that lets it."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code in a weights file was run",))
+
+
+def test_weights_that_do_not_fit_or_are_not_safe(tmp_path):
+    with (tmp_path / "code.pth").open("wb") as file:
+        pickle.dump({"weight": Payload()}, file)
+    torch.save(Payload(), tmp_path / "code2.pth")
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    for name, message in (
+        ("code.pth", "not a file of tensors"),
+        ("code2.pth", "not a file of tensors"),
+        ("text.pth", "not a file of tensors"),
+        ("other.pth", "do not fit alexnet"),
+        ("list.pth", "should hold the state dict"),
+        ("none.pth", "cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pt.load_network("alexnet", weights=tmp_path / name)
+
+
+def test_unknown_network_lists_what_there_is():
+    with pytest.raises(ValueError, match="network: expected one of efficientnet_lite0, .*alexnet, got 'resnet50'"):
+        pt.load_network("resnet50")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
+def test_larger_lites_recognize_the_cat(name):
+    if weights_file(name) is None:
+        pytest.skip(f"{ZOO[name].package} is not installed (extra: lite)")
+    network = pt.load_network(name, device="cpu")
+    sample = pt.load_samples(network.input_size, names=["chelsea"])
+    assert set(pt.top_classes(network, sample.images, k=3)[0]) & {281, 282, 285}
+
+
+def test_seeded_networks_leave_the_global_generator_alone():
+    torch.manual_seed(4)
+    expected = torch.rand(1)
+    torch.manual_seed(4)
+    first = pt.seeded_network("alexnet", seed=1, device="cpu")
+    assert torch.equal(torch.rand(1), expected)
+    again, other = (pt.seeded_network("alexnet", seed=seed, device="cpu") for seed in (1, 2))
+    images = torch.rand(1, 3, 227, 227, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(first.logits(images), again.logits(images))
+        assert not torch.equal(first.logits(images), other.logits(images))

@@ -1,0 +1,93 @@
+"""Masks as a value: its file, its rows, its sizes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+from test_networks import Payload
+
+import perturb_tutorial as pt
+from perturb_tutorial.files import whole_file
+
+
+@pytest.fixture(params=["deletion", "preservation"])
+def masks(request, tiny, noise_images):
+    return pt.learn_masks(tiny, noise_images, [0, 1, 2], pt.MaskSettings(game=request.param, iterations=5))
+
+
+def test_saliency_is_high_where_the_evidence_is(masks):
+    expected = 1 - masks.mask if masks.settings.game == "deletion" else masks.mask
+    torch.testing.assert_close(masks.saliency, expected)
+    assert masks.mask.shape == (3, 1, 32, 32)
+    assert masks.grid.shape == (3, 1, 28, 28)
+    assert masks.history.tv.shape == (3, 5)
+    torch.testing.assert_close(masks.history.area[:, 0].shape, masks.area.shape)
+
+
+def test_a_saved_file_comes_back_equal_and_small(masks, tmp_path):
+    path = tmp_path / "masks.pt"
+    masks.save(path)
+    loaded = pt.Masks.load(path)
+    assert loaded.settings == masks.settings
+    assert loaded.size == masks.size
+    for name in ("grid", "mask", "saliency", "score_original", "score_perturbed", "score_masked", "converged"):
+        assert torch.equal(getattr(loaded, name), getattr(masks, name)), name
+    torch.testing.assert_close(loaded.radius, masks.radius, equal_nan=True)
+    assert torch.equal(loaded.history.score, masks.history.score)
+    assert os.listdir(tmp_path) == ["masks.pt"]
+    assert path.stat().st_size < 30_000
+
+
+def test_files_of_others_are_refused_and_never_run(tmp_path):
+    with (tmp_path / "code.pt").open("wb") as file:
+        pickle.dump(Payload(), file)
+    torch.save(Payload(), tmp_path / "code2.pt")
+    torch.save({"grid": torch.zeros(1)}, tmp_path / "other.pt")
+    for name in ("code.pt", "code2.pt", "other.pt"):
+        with pytest.raises(ValueError, match=f"masks: .*{name} is not a file that Masks.save wrote"):
+            pt.Masks.load(tmp_path / name)
+    with pytest.raises(ValueError, match="cannot be read"):
+        pt.Masks.load(tmp_path / "none.pt")
+
+
+def test_resized_to_each_photograph(masks):
+    sizes = [(32, 32), (48, 80), (16, 8)]
+    resized = masks.resized(sizes)
+    assert [tuple(heat.shape) for heat in resized] == sizes
+    torch.testing.assert_close(resized[0], masks.saliency[0, 0])
+    for heat, area in zip(resized, masks.area, strict=True):
+        assert heat.mean().item() == pytest.approx(area.item(), abs=0.01)
+    with pytest.raises(ValueError, match=r"sizes: expected one \(height, width\) for each of 3 masks, got 1"):
+        masks.resized(sizes[:1])
+
+
+def test_rows_and_concatenation(masks):
+    parts = [masks[0], masks[1:]]
+    assert [len(part) for part in parts] == [1, 2]
+    assert torch.equal(masks[-1].grid, masks.grid[2:])
+    assert torch.equal(pt.Masks.concatenate(parts).history.score, masks.history.score)
+    assert torch.equal(masks[masks.converged].grid, masks.grid[masks.converged])
+    with pytest.raises(ValueError, match="parts: expected at least one"):
+        pt.Masks.concatenate([])
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "out.bin"
+
+    def write(content, fails):
+        with whole_file(path) as file:
+            file.write(content)
+            if fails:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", fails=True)
+    assert os.listdir(tmp_path) == []
+    write(b"whole", fails=False)
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", fails=True)
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["out.bin"]

@@ -1,0 +1,81 @@
+"""Make `.venv` with everything that tests and book need: `make setup`.
+
+A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and nothing
+asked of the network, when pyproject.toml and constraints.txt are as they were at the last success.
+
+    python tools/environment.py [--extras samples,lite,coco,book,tests]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".venv"
+PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+EXTRAS = "samples,lite,coco,book,tests"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make .venv with everything that tests and book need.")
+    parser.add_argument("--extras", default=EXTRAS, help=f"extras of pyproject.toml (default: {EXTRAS})")
+    options = parser.parse_args()
+    if sys.version_info < (3, 11):
+        print(f"environment: expected Python 3.11 or newer, got {sys.version.split()[0]}; make PYTHON=python3.11 …", file=sys.stderr)
+        return 2
+    outside = None if Path(sys.prefix).resolve() == FOLDER else torch_outside()
+    stamp, wanted = FOLDER / "stamp", fingerprint(options.extras)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return 0
+    if not PYTHON.is_file():
+        venv.create(FOLDER, with_pip=True)
+    if outside is not None:
+        share(outside[1])
+    constraints = FOLDER / "constraints.txt"
+    constraints.write_text(fitted((ROOT / "constraints.txt").read_text(), outside and outside[0]))
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--constraint", constraints, "--editable", f"{ROOT}[{options.extras}]"]
+    done = subprocess.run([str(part) for part in command], check=False)
+    if done.returncode == 0:
+        stamp.write_text(wanted)
+    return done.returncode
+
+
+def torch_outside() -> tuple[str, Path] | None:
+    """Version and site folder of the torch that this Python imports, if it has one."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    return importlib.metadata.version("torch"), Path(spec.origin).parent.parent
+
+
+def share(site: Path) -> None:
+    """Lets `.venv` import what lies in `site`, after its own packages."""
+    lines = subprocess.run(
+        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
+    )
+    Path(lines.stdout.strip(), "torch_outside.pth").write_text(f"{site}\n", encoding="utf-8")
+
+
+def fitted(constraints: str, torch_version: str | None) -> str:
+    """The pins, with torch at the version that is there already and torchvision left to match it."""
+    if torch_version is None or f"torch=={torch_version.partition('+')[0]}" in constraints.splitlines():
+        return constraints
+    kept = [line for line in constraints.splitlines() if not line.startswith(("torch==", "torchvision=="))]
+    return "\n".join([*kept, f"torch=={torch_version}", ""])
+
+
+def fingerprint(extras: str) -> str:
+    files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    return hashlib.sha256(b"\0".join([extras.encode(), *(path.read_bytes() for path in files)])).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
