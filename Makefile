@@ -12,7 +12,7 @@ setup:  ## install the package and everything that tests and book need into .ven
 
 test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
 	$(RUN) -m pytest
-	$(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book
+	$(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .

@@ -32,18 +32,43 @@ def app() -> None:
 
 @app.command()
 @click.argument("images", nargs=-1, metavar="IMAGE...", type=click.Path(path_type=Path))
-@click.option("--sample", "samples_", multiple=True, metavar="NAME", help="A sample photograph; may be repeated.")
+@click.option(
+    "--sample", "samples_", multiple=True, metavar="NAME", help="A sample photograph; may be repeated."
+)
 @click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="The network's state dict, if not downloaded.")
-@click.option("--target", default="auto", show_default=True, metavar="NAME|INDEX|auto", help="Index, wnid or exact class name.")
-@click.option("--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]")
-@click.option("--method", default="mask", show_default=True, metavar="NAME", help="See: perturb-tutorial methods.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The network's state dict, if not downloaded.",
+)
+@click.option(
+    "--target",
+    default="auto",
+    show_default=True,
+    metavar="NAME|INDEX|auto",
+    help="Index, wnid or exact class name.",
+)
+@click.option(
+    "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
+)
+@click.option(
+    "--method", default="mask", show_default=True, metavar="NAME", help="See: perturb-tutorial methods."
+)
 @click.option("--layer", metavar="NAME", help="The layer that the method reads, or that the mask masks.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
-@click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of mask settings.")
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON of mask settings.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there."
+)
 def explain(
     images: tuple[Path, ...],
     samples_: tuple[str, ...],
@@ -61,7 +86,9 @@ def explain(
 ) -> int:
     """Explain photographs: a picture, the saliency as an array and a line of results for each."""
     if not images and not samples_:
-        raise click.UsageError("expected at least one IMAGE or --sample NAME (perturb-tutorial samples lists them)")
+        raise click.UsageError(
+            "expected at least one IMAGE or --sample NAME (perturb-tutorial samples lists them)"
+        )
     with _mistake("--settings"):
         settings = MaskSettings.preset(preset, network=network_name)
         if settings_file is not None:
@@ -112,9 +139,22 @@ def networks() -> None:
     from perturb_tutorial.networks import ZOO, weights_file
 
     for name, entry in ZOO.items():
-        source = f"package {entry.package}" if entry.package else f"torchvision, {entry.megabytes} MB, downloaded on first use"
+        source = (
+            f"package {entry.package}"
+            if entry.package
+            else f"torchvision, {entry.megabytes} MB, downloaded on first use"
+        )
         state = "here" if weights_file(name) else "not here yet"
         click.echo(f"{name:<20} {entry.input_size:>3} px  {state:<13} {source}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods that explain, with their sections in the supplement."""
+    from perturb_tutorial.baselines import METHODS
+
+    for name, method in METHODS.items():
+        click.echo(f"{name:<32} {method.source:<5} {method.about}")
 
 
 @app.command()
@@ -148,6 +188,10 @@ def _load(name: str, weights: Path | None, device: str) -> Network:
 
 
 def _check_method(network: Network, method: str, layer: str | None) -> None:
+    from perturb_tutorial.baselines import find_method
+
+    with _mistake("--method"):
+        find_method(method)
     if layer is not None:
         with _mistake("--layer"):
             network.layer(layer)
@@ -162,7 +206,9 @@ def _prepare(output: Path) -> None:
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
-        raise click.ClickException(f"--output: {output} cannot be written ({error.strerror}); give another folder") from error
+        raise click.ClickException(
+            f"--output: {output} cannot be written ({error.strerror}); give another folder"
+        ) from error
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def explain_files(
             explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
             for i, result in zip(good, explained, strict=True):
                 if not math.isfinite(result.entry["score_original"]):
-                    outcome.errors.append(f"{names[i]}: the network's score of it is not finite; check its weights")
+                    outcome.errors.append(
+                        f"{names[i]}: the network's score of it is not finite; check its weights"
+                    )
                     continue
                 result.write(output, stems[i])
                 outcome.entries.append({"image": names[i], **result.entry})
@@ -220,7 +222,9 @@ def _by_comparison(
     with torch.inference_mode():
         weights = class_weights(sets, network.class_count).to(network.device)
         scores = target_score(network.logits(images), weights).tolist()
-    absent = dict.fromkeys(("game", "settings", "seed", "score_original", "score_perturbed", "score_masked", "area", "converged"))
+    absent = dict.fromkeys(
+        ("game", "settings", "seed", "score_original", "score_perturbed", "score_masked", "area", "converged")
+    )
     seeded = request.seed if request.method == "variable_occlusion" else None
     numbers = [{**absent, "seed": seeded, "score_original": score} for score in scores]
     return heat[:, 0], None, numbers

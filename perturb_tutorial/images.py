@@ -127,7 +127,9 @@ def _open(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise _Unusable(f"has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
     except UnidentifiedImageError:
-        raise _Unusable("is not an image that can be read here; expected JPEG, PNG, WebP, TIFF, GIF or BMP") from None
+        raise _Unusable(
+            "is not an image that can be read here; expected JPEG, PNG, WebP, TIFF, GIF or BMP"
+        ) from None
     except OSError as error:
         if error.errno in (errno.EIO, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
             raise _Unusable(f"cannot be read ({error.strerror})") from None

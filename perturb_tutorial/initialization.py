@@ -69,17 +69,28 @@ def initial_masks(
     ``images``, ``perturbed``: N×3×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values, of
     the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
     """
-    count, cells = len(images), settings.grid_size
-    none = torch.full((count,), torch.nan)
-    shape = (count, 1, cells, cells)
     if settings.initialization == "disc":
         game = _Game(images, perturbed, weights, original_score, perturbed_score)
-        return _disc_search(network, game, settings)
+        grids = disc_candidates(settings, images.shape[-1]).to(images)
+
+        def normalized(rows: Tensor, tried: Tensor) -> Tensor:
+            return _disc_row(network, game, settings, rows, tried)
+
+        return smallest_discs(normalized, grids, original_score > perturbed_score, settings)
+    cells = settings.grid_size
+    return rival_masks((len(images), 1, cells, cells), settings, seed, images.device)
+
+
+def rival_masks(
+    shape: tuple[int, int, int, int], settings: MaskSettings, seed: int, device: torch.device
+) -> InitialMasks:
+    """The start without a disc: a constant grid, or one random draw a seed; ``shape``: N×1×h×w."""
+    none = torch.full((shape[0],), torch.nan)
     if settings.initialization == "random":
         generator = torch.Generator().manual_seed(seed ^ _RANDOM_STREAM)
-        return InitialMasks(torch.rand(shape[1:], generator=generator).to(images).expand(shape).clone(), none)
+        return InitialMasks(torch.rand(shape[1:], generator=generator).to(device).expand(shape).clone(), none)
     value = {"half": 0.5, "zeros": 0.0, "ones": 1.0}[settings.initialization]
-    return InitialMasks(torch.full(shape, value, device=images.device), none)
+    return InitialMasks(torch.full(shape, value, device=device), none)
 
 
 def disc_candidates(settings: MaskSettings, size: int) -> Tensor:
@@ -133,18 +144,23 @@ def _disc_row(network: Network, game: _Game, settings: MaskSettings, rows: Tenso
     return normalized_score(score, game.original_score[rows, None], game.perturbed_score[rows, None])
 
 
-def _disc_search(network: Network, game: _Game, settings: MaskSettings) -> InitialMasks:
-    """The smallest disc for each image, a few radii at a time for the images that have none yet."""
-    grids = disc_candidates(settings, game.images.shape[-1]).to(game.images)
-    found = torch.zeros(len(game.images), 1, *grids.shape[2:], device=game.images.device)
-    radius = torch.full((len(game.images),), torch.nan)
-    open_rows = (game.original_score > game.perturbed_score).nonzero().flatten().cpu()
+def smallest_discs(
+    normalized: Callable[[Tensor, Tensor], Tensor], grids: Tensor, usable: Tensor, settings: MaskSettings
+) -> InitialMasks:
+    """The smallest disc for each of N images, a few radii at a time for the images that have none yet.
+
+    ``normalized``: (row numbers, grids r×1×h×w) → ŝ, rows×r. ``grids``: R×1×h×w, one for each of ``DISC_RADII``.
+    ``usable``: N booleans; where s₀ ≤ s∞ no disc is searched for. Without a disc the grid is 0.
+    """
+    found = torch.zeros(len(usable), 1, *grids.shape[2:], device=grids.device)
+    radius = torch.full((len(usable),), torch.nan)
+    open_rows = usable.nonzero().flatten().cpu()
     with torch.inference_mode():
         for start in range(0, len(grids), _RADII_AT_ONCE):
             tried = grids[start : start + _RADII_AT_ONCE]
             left = []
             for rows in open_rows.split(_IMAGES_AT_ONCE) if len(open_rows) else ():
-                score = _disc_row(network, game, settings, rows, tried)
+                score = normalized(rows, tried)
                 fits = score <= SUPPRESSED if settings.game == "deletion" else score >= PRESERVED
                 first = fits.int().argmax(1).cpu()  # the first radius that fits; 0 too where none does
                 hit = fits.any(1).cpu()

@@ -9,7 +9,7 @@ m is the mask on the grid, both norms are sums over the grid, f_c is the softmax
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,9 @@ def class_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
         raise ValueError(f"targets: expected an int, {count} ints or {count} sets of ints, got {targets!r}")
     items = list(targets)
     if len(items) != count:
-        raise ValueError(f"targets: expected one class or set of classes for each of {count} images, got {len(items)}")
+        raise ValueError(
+            f"targets: expected one class or set of classes for each of {count} images, got {len(items)}"
+        )
     return [_class_set(item, classes) for item in items]
 
 
@@ -67,7 +69,7 @@ def class_weights(sets: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 def target_score(logits: Tensor, weights: Tensor) -> Tensor:
     """Σ_{c∈C} f_c: the softmax probabilities (float32) of each image's classes, N values."""
-    return cast(Tensor, (logits.float().softmax(1) * weights).sum(1))
+    return (logits.float().softmax(1) * weights).sum(1)
 
 
 def regularizer(grid: Tensor, settings: MaskSettings) -> tuple[Tensor, Tensor]:

@@ -17,12 +17,12 @@ neighbors in the batch do not notice. ``converged`` is: all scores finite and sc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from perturb_tutorial.initialization import initial_masks
+from perturb_tutorial.initialization import InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.objectives import class_sets, class_weights, regularizer, target_score
@@ -36,6 +36,8 @@ BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
 
 Progress = Callable[[int, int], None]
 """Called as (iterations done, iterations in all), summed over the images."""
+Report = Callable[[int], None]
+"""Called with the number of iterations that a batch has done."""
 
 
 def learn_masks(
@@ -70,37 +72,59 @@ def learn_masks(
     sets = class_sets(targets, len(images), network.class_count)
     network = network if device is None else network.to(pick_device(device))
 
-    total = len(images) * settings.iterations
-    size = min(batch_size or BATCH_SIZES.get(network.device.type, 8), len(images))
+    def learn(start: int, stop: int, report: Report) -> Masks:
+        weights = class_weights(sets[start:stop], network.class_count)
+        part = _learn_batch(network, images[start:stop], weights, settings, seed, report)
+        return part.to(images.device)
+
+    return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+
+
+def learn_in_batches(
+    learn: Callable[[int, int, Report], Masks],
+    count: int,
+    iterations: int,
+    device: torch.device,
+    batch_size: int | None,
+    progress: Progress | None,
+) -> Masks:
+    """``learn(start, stop, report)`` over ``count`` images, as many at once as the device's memory holds.
+
+    ``report`` takes the iterations done in a batch; ``progress`` gets (done, total) image-iterations.
+    """
+    size = min(batch_size or BATCH_SIZES.get(device.type, 8), count)
     parts: list[Masks] = []
     start = 0
-    while start < len(images):
-        stop = min(start + size, len(images))
-        weights = class_weights(sets[start:stop], network.class_count)
+    while start < count:
+        stop = min(start + size, count)
 
-        def report(iteration: int, start: int = start, count: int = stop - start) -> None:
+        def report(iteration: int, start: int = start, stop: int = stop) -> None:
             if progress is not None:
-                progress(start * settings.iterations + count * iteration, total)
+                progress(start * iterations + (stop - start) * iteration, count * iterations)
 
         try:
-            part = _learn_batch(network, images[start:stop], weights, settings, seed, report)
+            part = learn(start, stop, report)
         except RuntimeError as error:
             if not _out_of_memory(error) or size == 1:
                 raise
             size = max(1, size // 2)
         else:
-            parts.append(part.to(images.device))
+            parts.append(part)
             start = stop
             continue
         # Outside the except block: the error's traceback holds the batch's tensors.
-        if network.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
     return Masks.concatenate(parts)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    kinds = tuple(kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError) if kind)
-    return isinstance(error, kinds) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    kinds = tuple(
+        kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError) if kind
+    )
+    return (
+        isinstance(error, kinds) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    )
 
 
 def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
@@ -125,51 +149,118 @@ def shift(padded: Tensor, dx: int, dy: int, size: int) -> Tensor:
     return padded[..., top : top + size, left : left + size]
 
 
+class Canvas(Protocol):
+    """What the masks of a batch lie on: N images here, the output of a layer in module ``activations``.
+
+    Its methods give logits N×K; a ``grid`` is N×1×h×w. ``device`` is where all of it happens.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images, px."""
+
+    def original(self) -> Tensor:
+        """With nothing perturbed."""
+
+    def perturbed(self) -> Tensor:
+        """With everything perturbed."""
+
+    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
+        """The masks at the start."""
+
+    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        """Under the mask in one iteration, differentiable in ``grid``, and the mask as it lies there, N×1×H×W."""
+
+    def masked(self, grid: Tensor) -> Tensor:
+        """Under the mask without jitter."""
+
+
+class _ImageCanvas:
+    """Masks on images: upsampled, softened and, against a jittered image, fixed."""
+
+    def __init__(
+        self, network: Network, images: Tensor, weights: Tensor, settings: MaskSettings, seed: int
+    ) -> None:
+        self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
+        self.device, self.images = network.device, images
+        size = images.shape[-1]
+        self.size = (size, size)
+        self.background = fully_perturbed(
+            images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
+        )
+        self.up = upsampling_matrix(size, settings.grid_size, settings.mask_sigma * size / REFERENCE_SIZE).to(
+            images
+        )
+        # Normalization is affine and M + (1 − M) = 1: it commutes with Φ, so it is done once.
+        reach = jitter_reach(settings, size)
+        pad = torch.nn.ReplicationPad2d((reach - 1, 0, reach - 1, 0))
+        self.padded_background = network.normalize(pad(self.background))
+        self.padded_evidence = network.normalize(pad(images)) - self.padded_background
+        self.shifts = jitter_shifts(settings, size, seed)
+
+    def _upsampled(self, grid: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
+            return self.up @ grid @ self.up.T
+
+    def original(self) -> Tensor:
+        return self.network.logits(self.images)
+
+    def perturbed(self) -> Tensor:
+        return self.network.logits(self.background)
+
+    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
+        return initial_masks(
+            self.network,
+            self.images,
+            self.background,
+            self.weights,
+            self.settings,
+            original_score=original_score,
+            perturbed_score=perturbed_score,
+            seed=self.seed,
+        )
+
+    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        mask = self._upsampled(grid)
+        background, evidence = (
+            shift(padded, *self.shifts[iteration], self.size[0])
+            for padded in (self.padded_background, self.padded_evidence)
+        )
+        return self.network.normalized_logits(torch.addcmul(background, evidence, mask)), mask
+
+    def masked(self, grid: Tensor) -> Tensor:
+        return self.network.logits(perturb(self.images, self.background, self._upsampled(grid)))
+
+
 def _learn_batch(
-    network: Network,
-    images: Tensor,
-    weights: Tensor,
-    settings: MaskSettings,
-    seed: int,
-    report: Callable[[int], None],
+    network: Network, images: Tensor, weights: Tensor, settings: MaskSettings, seed: int, report: Report
 ) -> Masks:
-    device, size, count = network.device, images.shape[-1], len(images)
-    images, weights = images.to(device, torch.float32), weights.to(device)
-    perturbed = fully_perturbed(
-        images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
-    )
+    images, weights = images.to(network.device, torch.float32), weights.to(network.device)
+    return learn_on(_ImageCanvas(network, images, weights, settings, seed), weights, settings, report)
 
-    def score_of(pixels: Tensor) -> Tensor:
+
+def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Report) -> Masks:
+    """The loop of the module's docstring, on whatever the masks lie on; ``weights``: N×K, 1 for each target class."""
+
+    def score_of(logits: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         with torch.inference_mode():
-            return target_score(network.logits(pixels), weights).clone()
+            return target_score(logits(*arguments), weights).clone()
 
-    original_score, perturbed_score = score_of(images), score_of(perturbed)
-    start = initial_masks(
-        network,
-        images,
-        perturbed,
-        weights,
-        settings,
-        original_score=original_score,
-        perturbed_score=perturbed_score,
-        seed=seed,
-    )
-    up = upsampling_matrix(size, settings.grid_size, settings.mask_sigma * size / REFERENCE_SIZE).to(start.grid)
+    count, device = len(weights), canvas.device
+    original_score, perturbed_score = score_of(canvas.original), score_of(canvas.perturbed)
+    start = canvas.start(original_score, perturbed_score)
     grid = start.grid.clone().requires_grad_(True)
     finite = torch.ones(count, dtype=torch.bool, device=device)
-    history = {name: torch.zeros(count, settings.iterations, device=device) for name in ("score", "area", "tv")}
-
-    # Normalization is affine and M + (1 − M) = 1: it commutes with Φ, so it is done once.
-    reach = jitter_reach(settings, size)
-    pad = torch.nn.ReplicationPad2d((reach - 1, 0, reach - 1, 0))
-    background = network.normalize(pad(perturbed))
-    evidence = network.normalize(pad(images)) - background
+    history = {
+        name: torch.zeros(count, settings.iterations, device=device) for name in ("score", "area", "tv")
+    }
     adam = torch.optim.Adam([grid], lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    for iteration, (dx, dy) in enumerate(jitter_shifts(settings, size, seed)):
-        with torch.autocast(device.type, enabled=False):  # masks stay float32 under a caller's autocast
-            mask = up @ grid @ up.T
-            inputs = torch.addcmul(shift(background, dx, dy, size), shift(evidence, dx, dy, size), mask)
-        score = target_score(network.normalized_logits(inputs), weights)
+    for iteration in range(settings.iterations):
+        logits, mask = canvas.jittered(grid, iteration)
+        score = target_score(logits, weights)
         penalty, tv = regularizer(grid, settings)
         loss = penalty + score if settings.game == "deletion" else penalty - score
         (gradient,) = torch.autograd.grad(loss.sum(), grid)
@@ -188,13 +279,13 @@ def _learn_batch(
         report(iteration + 1)
 
     final = grid.detach()
-    masked_score = score_of(perturb(images, perturbed, (up @ final @ up.T)))
+    masked_score = score_of(canvas.masked, final)
     for value in (original_score, perturbed_score, masked_score):
         finite &= torch.isfinite(value)
     reached = masked_score < original_score if settings.game == "deletion" else masked_score > perturbed_score
     return Masks(
         grid=final,
-        size=(size, size),
+        size=canvas.size,
         score_original=original_score,
         score_perturbed=perturbed_score,
         score_masked=masked_score,
@@ -205,4 +296,15 @@ def _learn_batch(
     )
 
 
-__all__ = ["ENGINES", "Progress", "jitter_reach", "jitter_shifts", "learn_masks", "shift"]
+__all__ = [
+    "ENGINES",
+    "Canvas",
+    "Progress",
+    "Report",
+    "jitter_reach",
+    "jitter_shifts",
+    "learn_in_batches",
+    "learn_masks",
+    "learn_on",
+    "shift",
+]

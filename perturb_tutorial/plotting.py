@@ -117,7 +117,7 @@ def _with_score(label: str, score: float | None) -> str:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map for each method."""
+    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map a method."""
 
     image: Tensor | Array
     maps: Mapping[str, Tensor | Array]
@@ -125,7 +125,9 @@ class ComparisonRow:
     label: str = ""
 
 
-def comparison_grid(rows: Sequence[ComparisonRow], methods: Sequence[str], *, colormap: str = HEAT_COLORMAP) -> Figure:
+def comparison_grid(
+    rows: Sequence[ComparisonRow], methods: Sequence[str], *, colormap: str = HEAT_COLORMAP
+) -> Figure:
     """Fig. 3's arrangement: one row an image with its boxes, one column a method, each map scaled to its own maximum.
 
     A map smaller than the image is enlarged bilinearly; a method that a row lacks leaves its place empty.
@@ -143,12 +145,21 @@ def comparison_grid(rows: Sequence[ComparisonRow], methods: Sequence[str], *, co
         axes[0].imshow(picture)
         axes[0].set_ylabel(row.label, fontsize=7)
         for x0, y0, x1, y1 in row.boxes:
-            axes[0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=2.5))
-            axes[0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="black", linewidth=1))
+            axes[0].add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=2.5)
+            )
+            axes[0].add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="black", linewidth=1)
+            )
         for axis, name in zip(axes[1:], methods, strict=True):
             if name in row.maps:
                 heat = normalized(row.maps[name])
                 axis.imshow(
-                    heat, cmap=colormap, vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear"
+                    heat,
+                    cmap=colormap,
+                    vmin=0,
+                    vmax=1,
+                    extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+                    interpolation="bilinear",
                 )
     return figure

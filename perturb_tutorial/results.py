@@ -68,9 +68,13 @@ class Masks:
     def resized(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The saliency of each image at its photograph's own (height, width), N tensors H×W (bilinear)."""
         if len(sizes) != len(self):
-            raise ValueError(f"sizes: expected one (height, width) for each of {len(self)} masks, got {len(sizes)}")
+            raise ValueError(
+                f"sizes: expected one (height, width) for each of {len(self)} masks, got {len(sizes)}"
+            )
         return [
-            torch.nn.functional.interpolate(row[None], size=tuple(size), mode="bilinear", antialias=True)[0, 0]
+            torch.nn.functional.interpolate(row[None], size=tuple(size), mode="bilinear", antialias=True)[
+                0, 0
+            ]
             for row, size in zip(self.saliency, sizes, strict=True)
         ]
 
@@ -93,7 +97,7 @@ class Masks:
         if not parts:
             raise ValueError("parts: expected at least one Masks, got none")
         history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
-        rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
+        rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
         return replace(parts[0], history=history, **rows)
 
     def save(self, path: str | Path) -> None:

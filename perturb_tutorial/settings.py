@@ -46,14 +46,18 @@ class MaskSettings:
     iterations: int = _setting(300, "N", "–", "optimizer steps", "main text, §6.4")
     learning_rate: float = _setting(0.1, "γ", "–", "Adam's step size", "main text, §6.4")
     area_weight: float = _setting(1e-4, "λ₁", "–", "weight of the mask's area, a sum over the grid", "eq. 6")
-    tv_weight: float = _setting(1e-2, "λ₂", "–", "weight of the total variation, a sum over the grid", "eq. 6")
+    tv_weight: float = _setting(
+        1e-2, "λ₂", "–", "weight of the total variation, a sum over the grid", "eq. 6"
+    )
     tv_exponent: float = _setting(3.0, "β", "–", "exponent of the total variation", "eq. 6")
     mask_scale: float = _setting(8.0, "δ", "image px per mask px", "side of one mask px", "main text, §6.3")
     mask_sigma: float = _setting(5.0, "σ_m", "image px", "softening of the upsampled mask", "main text, §1")
     jitter: int = _setting(4, "τ", "image px", "the image is shifted by 0 … τ − 1", "main text, §1")
     perturbation: str = _setting("blur", "Φ", "–", "what stands where the mask is 0", "main text, §6.4")
     initialization: str = _setting("disc", "m₀", "–", "the mask at the start", "§2")
-    blur_sigma: float = _setting(10.0, "σ₀", "image px", "blur of the fully perturbed image", "main text, §4.1")
+    blur_sigma: float = _setting(
+        10.0, "σ₀", "image px", "blur of the fully perturbed image", "main text, §4.1"
+    )
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -75,7 +79,9 @@ class MaskSettings:
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
         if self.mask_scale > REFERENCE_SIZE:
-            raise ValueError(f"mask_scale: expected at most {REFERENCE_SIZE} image px, got {self.mask_scale!r}")
+            raise ValueError(
+                f"mask_scale: expected at most {REFERENCE_SIZE} image px, got {self.mask_scale!r}"
+            )
 
     @property
     def grid_size(self) -> int:
@@ -113,7 +119,7 @@ class MaskSettings:
         except ValueError as error:
             raise ValueError(f"settings: {path} is not JSON ({error})") from error
         if not isinstance(changes, Mapping):
-            raise ValueError(f"settings: {path} should hold one JSON object such as {{\"iterations\": 100}}")
+            raise ValueError(f'settings: {path} should hold one JSON object such as {{"iterations": 100}}')
         try:
             return (base or cls()).replace(**changes)
         except ValueError as error:

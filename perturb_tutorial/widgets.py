@@ -1,14 +1,15 @@
 """Controls that turn a picture, in a running notebook and on a published page alike.
 
-`explorer` takes pictures that were computed before, one for each value of a control (or for each pair of values of two
-controls), and links control and pictures inside the browser: a page that has no kernel shows the same picture for the same
-value. With `live=` a running notebook also computes values that are not among them.
+`explorer` takes pictures that were computed before, one for each value of a control (or for each pair of
+values of two controls), and links control and pictures inside the browser: a page that has no kernel shows
+the same picture for the same value. With `live=` a running notebook also computes values that are not among
+them.
 
     frames = {sigma: draw(sigma) for sigma in (0, 2, 5, 10)}
     explorer(frames, label="σ_m", alt=lambda sigma: f"Mask softened by {sigma} image px", live=draw)
 
-Axes: value i of the first control selects child i of a stack; with two controls each child is itself a stack, and value j
-of the second control selects child j of every one of them.
+Axes: value i of the first control selects child i of a stack; with two controls each child is itself a stack,
+and value j of the second control selects child j of every one of them.
 
 Needs ipywidgets (`pip install perturb_tutorial[book]`), which no other module imports.
 """
@@ -53,14 +54,14 @@ def explorer(
     Parameters
     ----------
     frames
-        value → frame, in the order in which the control runs; for two controls (first value, second value) → frame, with
-        every combination present. A frame is a matplotlib figure (drawn at 100 dpi and closed), an array H×W or H×W×3
-        (uint8, or float in [0, 1]), or the bytes of a PNG or JPEG file.
+        value → frame, in the order in which the control runs; for two controls (first value, second value) →
+        frame, with every combination present. A frame is a matplotlib figure (drawn at 100 dpi and closed),
+        an array H×W or H×W×3 (uint8, or float in [0, 1]), or the bytes of a PNG or JPEG file.
     label
         What the control sets, in plain Unicode (`λ₁`, not TeX); a pair for two controls.
     alt
-        What the picture shows, for a reader who does not see it; called with the value(s), or one text for all frames, to
-        which the values are appended.
+        What the picture shows, for a reader who does not see it; called with the value(s), or one text for
+        all frames, to which the values are appended.
     control
         "slider", "dropdown" or "buttons"; a pair for two controls.
     start
@@ -68,11 +69,13 @@ def explorer(
     play
         Also put a play button before the first control.
     live
-        Called with the value(s) in a running notebook, returns a frame. Its fields are hidden on the published page.
+        Called with the value(s) in a running notebook, returns a frame. Its fields are hidden on the
+        published page.
     value_format
-        Value → its text; numbers are written as `%g` by default.
+        Value → its text; numbers are written without an exponent by default.
     image_format
-        "auto" keeps PNG unless JPEG is far smaller; "png" and "jpeg" force one. Bytes are passed through as they are.
+        "auto" keeps PNG unless JPEG is far smaller; "png" and "jpeg" force one. Bytes are passed through as
+        they are.
     max_bytes
         Limit for all frames together.
 
@@ -86,7 +89,8 @@ def explorer(
     ImportError
         Without ipywidgets.
     ValueError
-        For frames that are none of the above, an incomplete grid, an unknown control or start, or too many bytes.
+        For frames that are none of the above, an incomplete grid, an unknown control or start, or too many
+        bytes.
     """
     widgets = _ipywidgets()
     text = value_format or _plain
@@ -158,12 +162,14 @@ def _array_image(frame: Any) -> Image.Image:
     gray_or_color = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if not gray_or_color or array.size == 0 or array.dtype.kind not in "uf":
         raise ValueError(
-            "frames: expected matplotlib figures, arrays H×W or H×W×3 (uint8, or float in [0, 1]) or PNG/JPEG bytes, got "
-            f"{type(frame).__name__} of shape {array.shape} and type {array.dtype}"
+            "frames: expected matplotlib figures, arrays H×W or H×W×3 (uint8, or float in [0, 1]) "
+            f"or PNG/JPEG bytes, got {type(frame).__name__} of shape {array.shape} and type {array.dtype}"
         )
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise ValueError("frames: expected float arrays in [0, 1], got other values; scale or clip them first")
+            raise ValueError(
+                "frames: expected float arrays in [0, 1], got other values; scale or clip them first"
+            )
         array = np.round(array * 255)
     elif array.dtype != np.uint8:
         raise ValueError(f"frames: expected integer arrays as uint8, got {array.dtype}; convert them first")
@@ -181,7 +187,9 @@ def _mime(data: bytes) -> str:
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
-    raise ValueError(f"frames: expected the bytes of a PNG or JPEG file, got bytes that start with {data[:4]!r}")
+    raise ValueError(
+        f"frames: expected the bytes of a PNG or JPEG file, got bytes that start with {data[:4]!r}"
+    )
 
 
 def _img(data: bytes, alt: str) -> str:
@@ -191,7 +199,9 @@ def _img(data: bytes, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" style="{style}" src="data:{_mime(data)};base64,{source}">'
 
 
-def _alt(alt: str | Callable[..., str], labels: Sequence[str], values: Sequence[Any], text: Callable[[Any], str]) -> str:
+def _alt(
+    alt: str | Callable[..., str], labels: Sequence[str], values: Sequence[Any], text: Callable[[Any], str]
+) -> str:
     if callable(alt):
         return alt(*values)
     setting = ", ".join(f"{name} = {text(value)}" for name, value in zip(labels, values, strict=True))
@@ -233,7 +243,11 @@ def _start(start: Any, axes: list[list[Any]]) -> list[int]:
 
 
 def _setter(widgets: Any, kind: str, label: str, options: list[str], index: int) -> Any:
-    kinds = {"slider": widgets.SelectionSlider, "dropdown": widgets.Dropdown, "buttons": widgets.ToggleButtons}
+    kinds = {
+        "slider": widgets.SelectionSlider,
+        "dropdown": widgets.Dropdown,
+        "buttons": widgets.ToggleButtons,
+    }
     if kind not in kinds:
         raise ValueError(f"control: expected one of {', '.join(kinds)}, got {kind!r}")
     if len(set(options)) != len(options):
@@ -241,7 +255,10 @@ def _setter(widgets: Any, kind: str, label: str, options: list[str], index: int)
     layout = widgets.Layout(width="auto", max_width="32rem")
     # The label keeps its whole text: a cut one names nothing.
     style = {"description_width": "initial"}
-    return kinds[kind](options=options, index=index, description=label, layout=layout, style=style)
+    # Without a tooltip some front ends show the word null.
+    return kinds[kind](
+        options=options, index=index, description=label, tooltip=label, layout=layout, style=style
+    )
 
 
 def _player(widgets: Any, setter: Any, count: int, index: int, label: str) -> Any:
@@ -265,8 +282,12 @@ def _live(
     for name, axis in zip(labels, axes, strict=True):
         style = {"description_width": "initial"}
         kind = _field_kind(widgets, axis)
-        fields.append(kind(value=axis[0], description=f"Any {name}", style=style, layout=widgets.Layout(width="14rem")))
-    button = widgets.Button(description="Compute", tooltip=f"Compute the picture for this {' and '.join(labels)}")
+        fields.append(
+            kind(value=axis[0], description=f"Any {name}", style=style, layout=widgets.Layout(width="14rem"))
+        )
+    button = widgets.Button(
+        description="Compute", tooltip=f"Compute the picture for this {' and '.join(labels)}"
+    )
     result = widgets.HTML()
 
     def on_click(_: Any) -> None:

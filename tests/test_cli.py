@@ -76,7 +76,17 @@ def test_explain_photographs_of_the_user(tmp_path, quick, capsys):
         photograph.save(first, format="JPEG")
         photograph.convert("L").save(second)
     out = tmp_path / "out"
-    arguments = ["explain", str(first), str(second), "--sample", "coffee", "--settings", quick, "--output", str(out)]
+    arguments = [
+        "explain",
+        str(first),
+        str(second),
+        "--sample",
+        "coffee",
+        "--settings",
+        quick,
+        "--output",
+        str(out),
+    ]
     assert cli.run([*arguments, "--target", "Egyptian cat", "--game", "preservation", "--seed", "3"]) == 0
     assert sorted(os.listdir(out)) == [
         "Cat_2.npy", "Cat_2.png", "cat.npy", "cat.png", "coffee.npy", "coffee.png", "results.json",
@@ -90,13 +100,29 @@ def test_explain_photographs_of_the_user(tmp_path, quick, capsys):
 
 def test_the_localization_preset_takes_the_five_best_classes(tmp_path, quick, lite0):
     out = tmp_path / "out"
-    assert cli.run(["explain", "--sample", "chelsea", "--preset", "localization", "--settings", quick, "--output", str(out)]) == 0
+    assert (
+        cli.run(
+            [
+                "explain",
+                "--sample",
+                "chelsea",
+                "--preset",
+                "localization",
+                "--settings",
+                quick,
+                "--output",
+                str(out),
+            ]
+        )
+        == 0
+    )
     (entry,) = results(out)
-    assert entry["target"]["index"] == pt.top_classes(lite0, pt.load_samples(names=["chelsea"]).images, k=5)[0]
+    assert (
+        entry["target"]["index"] == pt.top_classes(lite0, pt.load_samples(names=["chelsea"]).images, k=5)[0]
+    )
     assert entry["settings"] == pt.MaskSettings.preset("localization").replace(iterations=3).to_dict()
-    assert cli.run(
-        ["explain", "--sample", "chelsea", "--preset", "localization", "--settings", quick, "--target", "285", "--output", str(out)]
-    ) == 0  # fmt: skip
+    arguments = ["explain", "--sample", "chelsea", "--preset", "localization", "--settings", quick]
+    assert cli.run([*arguments, "--target", "285", "--output", str(out)]) == 0
     assert results(out)[0]["target"]["index"] == [285]  # an explicit option beats the preset
 
 
@@ -133,8 +159,8 @@ def test_bad_images_are_named_and_the_others_explained(tmp_path, quick, capsys):
         ([], "expected at least one IMAGE or --sample"),
         (["--sample", "cat"], "--sample: expected one of bull_mastiff"),
         (["--sample", "chelsea", "--network", "resnet50"], "--network: expected one of efficientnet_lite0"),
-        (["--sample", "chelsea", "--target", "crane"], "--target: 'crane' is the name of 2 classes, give the index of one: 134"),
-        (["--sample", "chelsea", "--target", "zebr"], "--target: expected a class index, wnid or exact class name, got 'zebr'"),
+        (["--sample", "chelsea", "--target", "crane"], "--target: 'crane' is the name of 2 classes, give"),
+        (["--sample", "chelsea", "--target", "zebr"], "exact class name, got 'zebr'"),
         (["--sample", "chelsea", "--target", "1000"], "--target: expected a class index from 0 to 999, got 1000"),
         (["--sample", "chelsea", "--preset", "top5"], "'top5' is not one of 'default', 'localization'"),
         (["--sample", "chelsea", "--game", "delete"], "'delete' is not one of 'deletion', 'preservation'"),
@@ -171,6 +197,7 @@ def test_output_without_permission(tmp_path, capsys, monkeypatch):
     locked.mkdir()
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
     if os.access(locked, os.W_OK):  # root may write anywhere: let the file system refuse by other means
+
         def refuse(*_, **__):
             raise PermissionError(13, "Permission denied")
 
@@ -187,8 +214,14 @@ class NaNs(nn.Module):
 def test_a_network_that_returns_nan(tmp_path, quick, capsys, monkeypatch):
     network = pt.Network(NaNs(), input_size=32, device="cpu")
     monkeypatch.setattr(cli, "_load", lambda *_: network)
-    assert cli.run(["explain", "--sample", "chelsea", "--settings", quick, "--output", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "error: chelsea: the network's score of it is not finite; check its weights\n"
+    assert (
+        cli.run(["explain", "--sample", "chelsea", "--settings", quick, "--output", str(tmp_path / "out")])
+        == 2
+    )
+    assert (
+        capsys.readouterr().err
+        == "error: chelsea: the network's score of it is not finite; check its weights\n"
+    )
     assert os.listdir(tmp_path / "out") == ["results.json"]
     assert results(tmp_path / "out") == []
 
@@ -217,10 +250,23 @@ def test_ctrl_c_exits_130_and_leaves_whole_files(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_a_progress_bar(tmp_path, quick):
+    import fcntl
     import pty
+    import struct
+    import termios
 
     leader, follower = pty.openpty()
-    line = [sys.executable, "-m", "perturb_tutorial.cli", "explain", "--sample", "chelsea", "--settings", quick]
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    line = [
+        sys.executable,
+        "-m",
+        "perturb_tutorial.cli",
+        "explain",
+        "--sample",
+        "chelsea",
+        "--settings",
+        quick,
+    ]
     process = subprocess.Popen([*line, "--output", str(tmp_path / "out")], stdout=follower, stderr=follower)
     os.close(follower)
     seen = b""

@@ -99,7 +99,9 @@ def test_exif_orientation_is_applied(photograph, tmp_path):
     pixels, path = photograph
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn the file clockwise
-    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif, quality=98)
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(
+        tmp_path / "turned.jpg", exif=exif, quality=98
+    )
     torch.testing.assert_close(load(tmp_path / "turned.jpg"), load(path), atol=0.05, rtol=0)
     assert pt.image_sizes([tmp_path / "turned.jpg", path]) == [(48, 64), (48, 64)]
 
@@ -117,7 +119,8 @@ def huge_png(path):
     header = struct.pack(">IIBBBBB", 20_000, 6_000, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
     data = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 

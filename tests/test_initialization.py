@@ -16,7 +16,9 @@ def brute_force(network, image, target, settings):
     """§2, radius by radius on one image: the first disc that suppresses (preserves) the normalized score."""
     size = network.input_size
     scale = size / 224
-    blurred = torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 10 * scale, 10 * scale), mode="nearest", truncate=4.0))
+    blurred = torch.from_numpy(
+        ndimage.gaussian_filter(image.numpy(), (0, 10 * scale, 10 * scale), mode="nearest", truncate=4.0)
+    )
 
     def score(pixels):
         return network.scores(pixels[None])[0, target].item()
@@ -26,10 +28,14 @@ def brute_force(network, image, target, settings):
     for radius in range(0, 180, 5):
         inside = ((x - size / 2) ** 2 + (y - size / 2) ** 2 < (radius * scale) ** 2).astype(np.float64)
         soft = ndimage.gaussian_filter(inside, 10 * scale, mode="nearest", truncate=4.0)
-        cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(soft)[None, None], settings.grid_size)
+        cells = torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(soft)[None, None], settings.grid_size
+        )
         grid = 1 - cells if settings.game == "deletion" else cells
         nearest = torch.nn.functional.interpolate(grid, size=size, mode="nearest")[0, 0].numpy()
-        mask = torch.from_numpy(ndimage.gaussian_filter(nearest, 5 * scale, mode="nearest", truncate=4.0)).float()
+        mask = torch.from_numpy(
+            ndimage.gaussian_filter(nearest, 5 * scale, mode="nearest", truncate=4.0)
+        ).float()
         normalized = (score(image * mask + blurred * (1 - mask)) - full) / (whole - full)
         if (normalized <= 0.01) if settings.game == "deletion" else (normalized >= 0.99):
             return radius, grid.float()
@@ -66,7 +72,9 @@ def test_disc_search_on_a_small_network_with_every_outcome(tiny, noise_images, g
     for row, target in enumerate(targets):
         with torch.inference_mode():
             blurred = torch.from_numpy(
-                ndimage.gaussian_filter(noise_images[row].numpy(), (0, 10 / 7, 10 / 7), mode="nearest", truncate=4.0)
+                ndimage.gaussian_filter(
+                    noise_images[row].numpy(), (0, 10 / 7, 10 / 7), mode="nearest", truncate=4.0
+                )
             )
             scores = network.scores(torch.stack([noise_images[row], blurred]))[:, target]
         if scores[0] <= scores[1]:
@@ -117,5 +125,5 @@ def test_random_rival_is_uniform_and_one_draw_a_seed(tiny, noise_images):
     # 784 uniform draws: mean 0.5 and deviation 0.289, each within 5 standard errors.
     assert grids[0][0].mean().item() == pytest.approx(0.5, abs=5 * 0.289 / 28)
     assert grids[0][0].std().item() == pytest.approx(0.2887, abs=0.03)
-    assert 0 <= grids[0].min()
+    assert grids[0].min() >= 0
     assert grids[0].max() <= 1

@@ -10,12 +10,16 @@ from scipy import ndimage
 from perturb_tutorial import masks
 
 
-@pytest.mark.parametrize(("size", "cells", "sigma"), [(224, 28, 5.0), (227, 30, 5.07), (33, 7, 1.3), (64, 28, 0.0)])
+@pytest.mark.parametrize(
+    ("size", "cells", "sigma"), [(224, 28, 5.0), (227, 30, 5.07), (33, 7, 1.3), (64, 28, 0.0)]
+)
 def test_upsampling_is_nearest_then_gaussian(size, cells, sigma):
     grid = torch.rand(2, 1, cells, cells, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     nearest = torch.nn.functional.interpolate(grid, size=size, mode="nearest").numpy()
     axes_sigma = (0, 0, sigma, sigma)
-    expected = ndimage.gaussian_filter(nearest, axes_sigma, mode="nearest", truncate=4.0) if sigma else nearest
+    expected = (
+        ndimage.gaussian_filter(nearest, axes_sigma, mode="nearest", truncate=4.0) if sigma else nearest
+    )
     np.testing.assert_allclose(masks.upsample(grid, size, sigma).numpy(), expected, atol=1e-12)
 
 
@@ -81,6 +85,8 @@ def test_discs_have_the_area_of_a_circle_and_stand_where_they_should():
 
 def test_disc_grids_are_blurred_by_10_px_and_averaged():
     radius = torch.tensor([60.0])
-    soft = ndimage.gaussian_filter(masks.discs(224, radius)[0, 0].double().numpy(), 10, mode="nearest", truncate=4.0)
+    soft = ndimage.gaussian_filter(
+        masks.discs(224, radius)[0, 0].double().numpy(), 10, mode="nearest", truncate=4.0
+    )
     expected = soft.reshape(28, 8, 28, 8).mean((1, 3))
     np.testing.assert_allclose(masks.disc_grids(224, 28, radius)[0, 0].numpy(), expected, atol=1e-5)

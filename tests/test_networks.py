@@ -16,7 +16,7 @@ from perturb_tutorial.networks import ZOO, imagenet_classes, torchvision_models,
 
 
 class Branches(nn.Module):
-    """Functional parts, a BatchNorm after a sum (not foldable) and one whose convolution feeds two readers (neither)."""
+    """Functional parts, and a BatchNorm after a sum, which cannot be folded."""
 
     def __init__(self):
         super().__init__()
@@ -38,11 +38,15 @@ class Branches(nn.Module):
 
 
 class TwoReaders(Branches):
+    """The last convolution feeds its BatchNorm and a sum: folding would change the sum."""
+
     def forward(self, x):
         return super().forward(x, two_readers=True)
 
 
-@pytest.mark.parametrize("module", [tiny_module(), Branches(), TwoReaders()], ids=["plain", "branches", "two readers"])
+@pytest.mark.parametrize(
+    "module", [tiny_module(), Branches(), TwoReaders()], ids=["plain", "branches", "two readers"]
+)
 def test_folding_keeps_the_numbers(module):
     network = pt.Network(module, input_size=32, device="cpu")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -85,12 +89,16 @@ def test_normalization_is_owned_and_the_mean_color_maps_to_zero(tiny):
     color = tiny.mean_color.view(1, 3, 1, 1).expand(1, 3, 32, 32)
     torch.testing.assert_close(tiny.normalize(color), torch.zeros(1, 3, 32, 32))
     with torch.no_grad():
-        torch.testing.assert_close(tiny.logits(color), tiny.module(torch.zeros(1, 3, 32, 32)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            tiny.logits(color), tiny.module(torch.zeros(1, 3, 32, 32)), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("classes", [2, 20_000])
 def test_any_number_of_classes(classes):
-    network = pt.Network(tiny_module(classes), input_size=32, device="cpu", categories=[f"kind {i}" for i in range(classes)])
+    network = pt.Network(
+        tiny_module(classes), input_size=32, device="cpu", categories=[f"kind {i}" for i in range(classes)]
+    )
     images = torch.rand(2, 3, 32, 32)
     assert network.scores(images).shape == (2, classes)
     assert network.categories[1] == "kind 1"
@@ -127,8 +135,14 @@ def test_outputs_with_logits_are_understood():
     ("make", "message"),
     [
         (lambda: pt.Network("resnet"), "module: expected an nn.Module that returns N×K logits, got str"),
-        (lambda: pt.Network(Spatial(), input_size=8), r"N×K logits, got torch.float32 of shape \(1, 3, 8, 8\)"),
-        (lambda: pt.Network(tiny_module(), input_size=4), "input_size: expected a whole number of at least 8"),
+        (
+            lambda: pt.Network(Spatial(), input_size=8),
+            r"N×K logits, got torch.float32 of shape \(1, 3, 8, 8\)",
+        ),
+        (
+            lambda: pt.Network(tiny_module(), input_size=4),
+            "input_size: expected a whole number of at least 8",
+        ),
         (lambda: pt.Network(nn.Linear(4, 2), input_size=32), "module: it fails on an input of 1×3×32×32"),
         (lambda: pt.Network(tiny_module(), mean=[0.5], input_size=32), "mean: expected 3 numbers"),
         (lambda: pt.Network(tiny_module(), std=[1, 0, 1], input_size=32), "std: expected numbers above 0"),
@@ -199,7 +213,9 @@ def test_paper_networks_without_weights_say_what_to_do(name, monkeypatch, tmp_pa
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert weights_file(name) is None
-    with pytest.raises(pt.WeightsUnavailable, match=rf"^{name}: its weights \(\d+ MB\) could not be downloaded.*weights=FILE") as caught:
+    with pytest.raises(
+        pt.WeightsUnavailable, match=rf"^{name}: its weights \(\d+ MB\) could not be downloaded.*weights=FILE"
+    ) as caught:
         pt.load_network(name)
     assert "\n" not in str(caught.value)
 
@@ -211,7 +227,9 @@ def test_weights_from_a_file(tmp_path):
     assert network.input_size == 227
     images = torch.rand(1, 3, 227, 227)
     with torch.no_grad():
-        torch.testing.assert_close(network.logits(images), module.eval()(network.normalize(images)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            network.logits(images), module.eval()(network.normalize(images)), atol=1e-4, rtol=1e-4
+        )
 
 
 class Payload:
@@ -241,7 +259,9 @@ def test_weights_that_do_not_fit_or_are_not_safe(tmp_path):
 
 
 def test_unknown_network_lists_what_there_is():
-    with pytest.raises(ValueError, match="network: expected one of efficientnet_lite0, .*alexnet, got 'resnet50'"):
+    with pytest.raises(
+        ValueError, match=r"network: expected one of efficientnet_lite0, .*alexnet, got 'resnet50'"
+    ):
         pt.load_network("resnet50")
 
 

@@ -16,7 +16,9 @@ from perturb_tutorial import masks, objectives, perturbations
 def slow_loss(game, grid, image, perturbed, weight, bias, classes, area_weight, tv_weight, beta, sigma):
     """Eq. 6 (or 1) cell by cell and pixel by pixel, for a linear classifier of the pixels, in float64."""
     cells, size = grid.shape[0], image.shape[-1]
-    area = sum((1 - grid[i, j]) if game == "deletion" else grid[i, j] for i in range(cells) for j in range(cells))
+    area = sum(
+        (1 - grid[i, j]) if game == "deletion" else grid[i, j] for i in range(cells) for j in range(cells)
+    )
     tv = 0.0
     for i in range(cells):
         for j in range(cells):
@@ -62,7 +64,9 @@ def test_loss_and_gradient_are_the_formulas(game, classes, beta):
         return slow_loss(game, values, image, perturbed, weight, bias, classes, 0.03, 0.05, beta, sigma)
 
     m = torch.tensor(grid).view(1, 1, cells, cells).requires_grad_(True)
-    pixels = perturbations.perturb(torch.tensor(image)[None], torch.tensor(perturbed)[None], masks.upsample(m, size, sigma))
+    pixels = perturbations.perturb(
+        torch.tensor(image)[None], torch.tensor(perturbed)[None], masks.upsample(m, size, sigma)
+    )
     logits = pixels.flatten(1) @ torch.tensor(weight).flatten(1).T + torch.tensor(bias)
     chosen = objectives.class_weights([classes], 4).double()
     score = (logits.softmax(1) * chosen).sum(1)
@@ -94,11 +98,15 @@ def test_scores_by_hand():
     logits = network.logits(image)
     for classes in ([0], [1, 2]):
         expected = sum(e[c] for c in classes) / sum(e)
-        assert objectives.target_score(logits, objectives.class_weights([classes], 3)).item() == pytest.approx(expected)
+        assert objectives.target_score(
+            logits, objectives.class_weights([classes], 3)
+        ).item() == pytest.approx(expected)
     grid = torch.full((1, 1, 2, 2), 0.25)
     deletion = objectives.objective(grid, torch.tensor([0.5]), pt.MaskSettings(area_weight=0.1))
     assert deletion.item() == pytest.approx(0.1 * 4 * 0.75 + 0.5)
-    preservation = objectives.objective(grid, torch.tensor([0.5]), pt.MaskSettings(area_weight=0.1, game="preservation"))
+    preservation = objectives.objective(
+        grid, torch.tensor([0.5]), pt.MaskSettings(area_weight=0.1, game="preservation")
+    )
     assert preservation.item() == pytest.approx(0.1 * 4 * 0.25 - 0.5)
 
 

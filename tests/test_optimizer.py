@@ -23,9 +23,13 @@ def slow_masks(network, image, classes, settings, seed):
     mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (network.mean, network.std))
     image = image.double()[None]
     sigma = settings.blur_sigma * scale
-    blurred = torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=4.0))
+    blurred = torch.from_numpy(
+        ndimage.gaussian_filter(image.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=4.0)
+    )
     reach = int(4 * settings.mask_sigma * scale + 0.5)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / (settings.mask_sigma * scale)) ** 2)
+    kernel = torch.exp(
+        -0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / (settings.mask_sigma * scale)) ** 2
+    )
     kernel = kernel / kernel.sum()
 
     def soften(mask):
@@ -67,7 +71,13 @@ def slow_masks(network, image, classes, settings, seed):
 def test_the_loop_is_the_papers(tiny, noise_images, game, classes, exponent):
     # τ = 28 px of 224 are 4 px of 32. Few steps, a small rate: far from where rounding decides.
     settings = pt.MaskSettings(
-        game=game, iterations=8, learning_rate=0.02, tv_exponent=exponent, jitter=28, initialization="half", mask_scale=28
+        game=game,
+        iterations=8,
+        learning_rate=0.02,
+        tv_exponent=exponent,
+        jitter=28,
+        initialization="half",
+        mask_scale=28,
     )
     masks = pt.learn_masks(tiny, noise_images, [classes] * 3, settings, seed=11)
     for row in range(3):
@@ -99,7 +109,9 @@ def test_shift_moves_the_image_and_replicates_its_edge():
 
 def test_same_seed_same_mask_and_another_seed_another(tiny, noise_images):
     settings = pt.MaskSettings(iterations=20, jitter=28)
-    first, again, other = (pt.learn_masks(tiny, noise_images, 1, settings, seed=seed).grid for seed in (5, 5, 6))
+    first, again, other = (
+        pt.learn_masks(tiny, noise_images, 1, settings, seed=seed).grid for seed in (5, 5, 6)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -170,7 +182,9 @@ class FailsSometimes(nn.Module):
 
 def test_a_passing_instability_is_reported_and_survived(noise_images):
     network = pt.Network(FailsSometimes(), input_size=SIZE, device="cpu")
-    masks = pt.learn_masks(network, noise_images, [0, 1, 2], pt.MaskSettings(iterations=10, initialization="half"))
+    masks = pt.learn_masks(
+        network, noise_images, [0, 1, 2], pt.MaskSettings(iterations=10, initialization="half")
+    )
     assert torch.isfinite(masks.grid).all()
     assert not masks.converged[1]
     assert torch.isnan(masks.history.score[1]).sum() == 1
@@ -207,7 +221,9 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, noise_images, monkeypatch):
 def test_progress_counts_every_image_iteration(tiny, noise_images):
     seen = []
     settings = pt.MaskSettings(iterations=4, initialization="half")
-    pt.learn_masks(tiny, noise_images, 0, settings, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    pt.learn_masks(
+        tiny, noise_images, 0, settings, batch_size=2, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(2, 12), (4, 12), (6, 12), (8, 12), (9, 12), (10, 12), (11, 12), (12, 12)]
 
 

@@ -10,7 +10,10 @@ import pytest
 
 import perturb_tutorial as pt
 
-PUBLIC = "MaskSettings Masks Network learn_masks load_images load_network load_samples saliency top_classes".split()
+PUBLIC = [
+    *("MaskSettings", "Masks", "Network", "learn_masks", "load_images", "load_network"),
+    *("load_samples", "saliency", "top_classes"),
+]
 
 
 def python(code):

@@ -31,7 +31,9 @@ def test_a_mask_of_ones_reproduces_the_image_and_zeros_the_perturbed_one(images,
 def test_blur_scales_with_the_input(images):
     # 10 px at 224 px are 2.5 px at 56 px.
     expected = ndimage.gaussian_filter(images.numpy(), (0, 0, 2.5, 2.5), mode="nearest", truncate=4.0)
-    torch.testing.assert_close(fully_perturbed(images, "blur", color=COLOR), torch.from_numpy(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        fully_perturbed(images, "blur", color=COLOR), torch.from_numpy(expected), atol=1e-5, rtol=0
+    )
 
 
 def test_constant_is_the_mean_color(images):

@@ -36,14 +36,22 @@ def test_normalized_clips_negatives_and_survives_nothing():
 def test_explanation_has_a_panel_for_each_thing_given(image):
     heat = torch.rand(1, 20, 30)
     two = plotting.explanation(image, heat, target="cat", method="grad_cam")
-    three = plotting.explanation(image, heat, target="cat", score_original=0.5, masked=image, score_masked=0.125)
+    three = plotting.explanation(
+        image, heat, target="cat", score_original=0.5, masked=image, score_masked=0.125
+    )
     assert [len(figure.axes) for figure in (two, three)] == [2, 3]
-    assert [axis.get_xlabel() for axis in three.axes] == ["cat: score 0.500", "under the mask: score 0.125", "saliency (mask)"]
+    assert [axis.get_xlabel() for axis in three.axes] == [
+        "cat: score 0.500",
+        "under the mask: score 0.125",
+        "saliency (mask)",
+    ]
 
 
 def test_comparison_grid_is_arranged_as_fig_3(image):
     rows = [
-        plotting.ComparisonRow(image, {"mask": torch.rand(20, 30), "grad_cam": torch.rand(1, 7, 7)}, [(2, 3, 9, 12)], "cat"),
+        plotting.ComparisonRow(
+            image, {"mask": torch.rand(20, 30), "grad_cam": torch.rand(1, 7, 7)}, [(2, 3, 9, 12)], "cat"
+        ),
         plotting.ComparisonRow(torch.rand(3, 64, 64), {"mask": torch.rand(64, 64)}),
     ]
     figure = plotting.comparison_grid(rows, ["mask", "grad_cam"])

@@ -33,7 +33,15 @@ def test_a_saved_file_comes_back_equal_and_small(masks, tmp_path):
     loaded = pt.Masks.load(path)
     assert loaded.settings == masks.settings
     assert loaded.size == masks.size
-    for name in ("grid", "mask", "saliency", "score_original", "score_perturbed", "score_masked", "converged"):
+    for name in (
+        "grid",
+        "mask",
+        "saliency",
+        "score_original",
+        "score_perturbed",
+        "score_masked",
+        "converged",
+    ):
         assert torch.equal(getattr(loaded, name), getattr(masks, name)), name
     torch.testing.assert_close(loaded.radius, masks.radius, equal_nan=True)
     assert torch.equal(loaded.history.score, masks.history.score)

@@ -34,7 +34,11 @@ def test_defaults_are_the_papers():
 
 
 def test_localization_changes_two_numbers_and_takes_five_classes():
-    assert pt.MaskSettings.preset("localization").to_dict() == {**PAPER, "area_weight": 0.001, "tv_exponent": 2.0}
+    assert pt.MaskSettings.preset("localization").to_dict() == {
+        **PAPER,
+        "area_weight": 0.001,
+        "tv_exponent": 2.0,
+    }
     assert PRESETS["localization"].target_count == 5
     assert PRESETS["default"].target_count == 1
 
@@ -82,7 +86,11 @@ def test_settings_file(tmp_path):
     path.write_text(json.dumps({"iterations": 7}))
     base = pt.MaskSettings.preset("localization")
     assert pt.MaskSettings.from_file(path, base) == base.replace(iterations=7)
-    for text, message in (("{", "is not JSON"), ("[1]", "one JSON object"), ('{"iterations": "7"}', "iterations: expected")):
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[1]", "one JSON object"),
+        ('{"iterations": "7"}', "iterations: expected"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             pt.MaskSettings.from_file(path)

@@ -1,7 +1,8 @@
 """Build the published book from the stored notebooks: `make book`.
 
-Fetches the browser scripts when they are not there yet (tools/vendor.py), then runs Jupyter Book from scratch with every
-warning an error. The site is left in `book/_build/html`; any file server can serve it, from any folder.
+Fetches the browser scripts when they are not there yet (tools/vendor.py), then runs Jupyter Book from scratch
+with every warning an error. The site is left in `book/_build/html`; any file server can serve it, from any
+folder.
 
     python tools/build_book.py [--source book] [--toc _toc.yml] [--output book]
 """
@@ -25,13 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     for path in (options.source, options.toc):
         if not path.exists():
-            print(f"build_book: {path} does not exist: name the book's folder and its table of contents", file=sys.stderr)
+            print(
+                f"build_book: {path} does not exist: name the book's folder and its table of contents",
+                file=sys.stderr,
+            )
             return 2
     return build(options.source, options.toc, options.output)
 
 
 def build(source: Path, toc: Path, output: Path) -> int:
-    """Build the pages of `source` that `toc` names into `output/_build/html`; 0 if no page warned of anything."""
+    """Build the pages of `source` that `toc` names into `output/_build/html`; 0 if no page warned."""
     vendored = subprocess.run([sys.executable, str(ROOT / "tools" / "vendor.py")], check=False)
     if vendored.returncode != 0:
         return vendored.returncode

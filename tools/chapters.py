@@ -1,11 +1,12 @@
 """Execute, check and hand out the book's chapters (book/NN_name.ipynb).
 
-    python tools/chapters.py run [NAME…]        execute each in a fresh kernel and store it in its stable form
-    python tools/chapters.py check [NAME…]      the checks that need no kernel: executed, described, small, whole
-    python tools/chapters.py student FOLDER     copies without the solutions
+    python tools/chapters.py run [NAME…]       execute each in a fresh kernel, store it in its stable form
+    python tools/chapters.py check [NAME…]     the checks that need no kernel (notebook_checks.py)
+    python tools/chapters.py student FOLDER    copies without the solutions
 
-NAME is a file name with or without its ending, or its number; without a name all chapters are meant. A chapter's working
-directory is `book/`. A cell that fails stops the run of its chapter and leaves the stored notebook as it was.
+NAME is a file name with or without its ending, or its number; without a name all chapters are meant. A
+chapter's working directory is `book/`. A cell that fails stops the run of its chapter and leaves the stored
+notebook as it was.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("run", "execute and store"), ("check", "check what is stored")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("names", nargs="*", metavar="NAME", help="01_method, 01_method.ipynb or 01; default all")
+        command.add_argument(
+            "names", nargs="*", metavar="NAME", help="01_method, 01_method.ipynb or 01; default all"
+        )
     student = commands.add_parser("student", help="write copies without solutions")
     student.add_argument("folder", type=Path, help="folder that gets the copies")
     for command in commands.choices.values():
@@ -102,7 +105,7 @@ def check_all(chapters: list[Path]) -> int:
 
 
 def execute(chapter: Path) -> NotebookNode:
-    """The chapter executed from top to bottom in a fresh kernel whose working directory is the chapter's folder."""
+    """The chapter executed in a fresh kernel whose working directory is the chapter's folder."""
     notebook = nbformat.read(chapter, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -131,9 +134,13 @@ def execute(chapter: Path) -> NotebookNode:
     except CellExecutionError as error:
         raise ChapterError(describe(chapter, notebook, started, f"{error.ename}: {error.evalue}")) from None
     except CellTimeoutError:
-        raise ChapterError(describe(chapter, notebook, started, f"ran for more than {CELL_TIMEOUT} s")) from None
+        raise ChapterError(
+            describe(chapter, notebook, started, f"ran for more than {CELL_TIMEOUT} s")
+        ) from None
     except DeadKernelError:
-        raise ChapterError(describe(chapter, notebook, started, "the kernel died, out of memory perhaps")) from None
+        raise ChapterError(
+            describe(chapter, notebook, started, "the kernel died, out of memory perhaps")
+        ) from None
     return notebook
 
 
@@ -144,7 +151,9 @@ def describe(chapter: Path, notebook: NotebookNode, started: list[int], reason: 
     index = started[-1]
     number = sum(cell.cell_type == "code" for cell in notebook.cells[: index + 1])
     first = next((line for line in notebook.cells[index].source.splitlines() if line.strip()), "")
-    return f"{chapter.name}, code cell {number} (cell {index + 1} of {len(notebook.cells)}, `{first}`): {reason}"
+    return (
+        f"{chapter.name}, code cell {number} (cell {index + 1} of {len(notebook.cells)}, `{first}`): {reason}"
+    )
 
 
 def without_solutions(notebook: NotebookNode) -> NotebookNode:

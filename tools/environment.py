@@ -1,9 +1,9 @@
 """Make `.venv` with everything that tests and book need: `make setup`.
 
-A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and nothing
-asked of the network, when pyproject.toml and constraints.txt are as they were at the last success.
+A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done,
+and nothing asked of the network, when pyproject.toml and constraints.txt are as they were at the last success.
 
-    python tools/environment.py [--extras samples,lite,coco,book,tests]
+    python tools/environment.py [--extras samples,lite,coco,benchmarks,book,tests]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -21,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-EXTRAS = "samples,lite,coco,book,tests"
+EXTRAS = "samples,lite,coco,benchmarks,book,tests"
 
 
 def main() -> int:
@@ -29,10 +30,14 @@ def main() -> int:
     parser.add_argument("--extras", default=EXTRAS, help=f"extras of pyproject.toml (default: {EXTRAS})")
     options = parser.parse_args()
     if sys.version_info < (3, 11):
-        print(f"environment: expected Python 3.11 or newer, got {sys.version.split()[0]}; make PYTHON=python3.11 …", file=sys.stderr)
+        print(
+            f"environment: expected Python 3.11 or newer, got {sys.version.split()[0]}; make PYTHON=python3.11 …",
+            file=sys.stderr,
+        )
         return 2
+    extras = options.extras if shutil.which("npm") else f"{options.extras},node"
     outside = None if Path(sys.prefix).resolve() == FOLDER else torch_outside()
-    stamp, wanted = FOLDER / "stamp", fingerprint(options.extras)
+    stamp, wanted = FOLDER / "stamp", fingerprint(extras)
     if stamp.is_file() and stamp.read_text() == wanted:
         return 0
     if not PYTHON.is_file():
@@ -41,7 +46,17 @@ def main() -> int:
         share(outside[1])
     constraints = FOLDER / "constraints.txt"
     constraints.write_text(fitted((ROOT / "constraints.txt").read_text(), outside and outside[0]))
-    command = [PYTHON, "-m", "pip", "install", "--quiet", "--constraint", constraints, "--editable", f"{ROOT}[{options.extras}]"]
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        constraints,
+        "--editable",
+        f"{ROOT}[{extras}]",
+    ]
     done = subprocess.run([str(part) for part in command], check=False)
     if done.returncode == 0:
         stamp.write_text(wanted)
@@ -59,7 +74,10 @@ def torch_outside() -> tuple[str, Path] | None:
 def share(site: Path) -> None:
     """Lets `.venv` import what lies in `site`, after its own packages."""
     lines = subprocess.run(
-        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
+        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     Path(lines.stdout.strip(), "torch_outside.pth").write_text(f"{site}\n", encoding="utf-8")
 

@@ -1,8 +1,8 @@
 """What a stored chapter must show before anyone executes it again.
 
-nbval compares outputs, but it passes a notebook that has none, does not look at pictures, and knows nothing of
-readers. These checks do: executed from top to bottom without a word on stderr, each figure described and captioned, small,
-and made of the parts that every chapter has.
+nbval compares outputs, but it passes a notebook that has none, does not look at pictures, and knows nothing
+of readers. These checks do: executed from top to bottom without a word on stderr, each figure described and
+captioned, small, and made of the parts that every chapter has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ PARTS = {
     "`## Summary`": re.compile(r"^## Summary$", re.MULTILINE),
     "`## Next`": re.compile(r"^## Next$", re.MULTILINE),
 }
-EXERCISE = re.compile(r"^([`:]{3,})\{exercise(?:-start)?\}.*?(?=^[`:]{3,}\{(?:exercise|solution)|\Z)", re.M | re.S)
+EXERCISE = re.compile(
+    r"^([`:]{3,})\{exercise(?:-start)?\}.*?(?=^[`:]{3,}\{(?:exercise|solution)|\Z)", re.M | re.S
+)
 SOLUTION = re.compile(r"^[`:]{3,}\{(solution(?:-start|-end)?)\}[ \t]*(\S*)", re.MULTILINE)
 LABEL = re.compile(r"^:label:[ \t]*(\S+)", re.MULTILINE)
 
@@ -50,7 +52,9 @@ def problems(path: Path) -> list[str]:
     except (OSError, ValueError, nbformat.ValidationError) as error:
         return [f"{path.name}: not a valid notebook ({str(error).splitlines()[0]})"]
     found = [*size(path), *execution(notebook), *figures(notebook), *tags(notebook), *template(notebook)]
-    if not found and nbformat.writes(normalize(notebook)).rstrip("\n") + "\n" != path.read_text(encoding="utf-8"):
+    if not found and nbformat.writes(normalize(notebook)).rstrip("\n") + "\n" != path.read_text(
+        encoding="utf-8"
+    ):
         found.append("not in its stored form: run `python tools/chapters.py run` on it")
     return [f"{path.name}: {problem}" for problem in found]
 
@@ -67,7 +71,7 @@ def code_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
 
 
 def execution(notebook: NotebookNode) -> Iterator[str]:
-    """Every code cell executed once, in order, silently on stderr, with nothing in it that differs from run to run."""
+    """Every code cell executed once, in order, silent on stderr, showing nothing that differs each time."""
     cells = code_cells(notebook)
     if not cells:
         yield "has no code cell"
@@ -76,12 +80,12 @@ def execution(notebook: NotebookNode) -> Iterator[str]:
         if not cell.source.strip():
             yield f"{name} is empty"
         elif cell.execution_count != number:
-            yield f"{name} has execution count {cell.execution_count}, not {number}: run the chapter from top to bottom"
+            yield f"{name} has execution count {cell.execution_count}, not {number}: run the whole chapter"
         longest = max((len(line) for line in cell.source.splitlines()), default=0)
         if longest > MAX_COLUMNS:
             yield f"{name} has a line of {longest} characters; the page shows {MAX_COLUMNS}"
         if cell.source.rstrip().endswith(";"):
-            yield f"{name} ends with a semicolon, which nbval does not honor: assign the value or end with plt.show()"
+            yield f"{name} ends with a semicolon, which nbval ignores: assign it or end with plt.show()"
         for output in cell.outputs:
             if output.output_type == "error" and not expected_failure:
                 yield f"{name} stored an error, {output.ename}"

@@ -1,7 +1,7 @@
 """The one form in which a chapter is stored: the same results give the same bytes.
 
-Executing a notebook leaves random widget ids, times, versions and PNG headers behind. `normalize` replaces or drops
-each of them; it changes nothing that a reader or nbval sees.
+Executing a notebook leaves random widget ids, times, versions and PNG headers behind. `normalize` replaces or
+drops each of them; it changes nothing that a reader or nbval sees.
 """
 
 from __future__ import annotations
@@ -19,10 +19,26 @@ from nbformat import NotebookNode
 from PIL import Image
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-LANGUAGE_INFO = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+LANGUAGE_INFO = {
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "pygments_lexer": "ipython3",
+}
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-KEPT_METADATA = ("authors", "title")  # of the notebook; kernelspec, language_info and widgets are written here
-DROPPED_CELL_METADATA = ("execution", "ExecuteTime", "collapsed", "scrolled", "jupyter", "editable", "slideshow")
+KEPT_METADATA = (
+    "authors",
+    "title",
+)  # of the notebook; kernelspec, language_info and widgets are written here
+DROPPED_CELL_METADATA = (
+    "execution",
+    "ExecuteTime",
+    "collapsed",
+    "scrolled",
+    "jupyter",
+    "editable",
+    "slideshow",
+)
 TWINS = ("image/svg+xml", "application/pdf")
 
 
@@ -66,25 +82,25 @@ def cell_id(cell: NotebookNode, seen: dict[str, int]) -> str:
 
 
 def normalize_output(output: NotebookNode, execution_count: int | None) -> None:
-    """One PNG a figure, without the headers that name versions; no transient metadata."""
+    """One PNG a figure, without version headers. Metadata stays: it names what `glue` stored."""
     if output.output_type == "execute_result":
         output.execution_count = execution_count
-    data = output.get("data")
-    if data is None:
-        return
+    data = output.get("data", {})
     if "image/png" in data:
         for twin in TWINS:
             data.pop(twin, None)
-        data["image/png"] = stable_png(data["image/png"])
-    output.metadata = nbformat.from_dict({})
+    for kind in data:
+        # glue keeps a picture under a longer name of this kind.
+        if kind.endswith("image/png"):
+            data[kind] = stable_png(data[kind])
 
 
 def stable_png(encoded: str) -> str:
-    """The same pixels, losslessly packed again without text chunks (matplotlib writes its version into one)."""
+    """The same pixels, packed again without text chunks (matplotlib writes its version into one)."""
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         image.load()
         # Figures are opaque; a channel of ones would only make them larger.
-        opaque = image.mode == "RGBA" and image.getextrema()[3] == (255, 255)
+        opaque = image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
         plain = image.convert("RGB") if opaque else image
         buffer = io.BytesIO()
         plain.save(buffer, format="PNG", optimize=True, dpi=image.info.get("dpi", (100, 100)))

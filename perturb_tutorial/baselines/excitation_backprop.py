@@ -45,16 +45,14 @@ def excitation_backprop(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The mass that reaches each place of a layer, N×1×h×w at the layer's size, at least 0 and at most 1 in
-    sum (§3).
+    """The mass that reaches each place of a layer, N×1×h×w at its size, at least 0 and at most 1 in sum (§3).
 
     The rule presumes activations of at least 0. Where a layer's are signed, as in EfficientNet-Lite's linear
     bottlenecks, positive parts are used: a unit with a ≤ 0 wins nothing.
     ``layer``: None is the network's own (``layers.ROLES``; a guess is told in a warning). ``batchnorm``:
     ``fold`` or ``pass``, see the module. A BatchNorm that follows no convolution cannot be folded and is
     passed through.
-    Other arguments as in :func:`gradient`. Errors: ``ValueError`` also for an operation without a rule,
-    named.
+    Other arguments as in :func:`gradient`. Errors: ``ValueError``, also for an operation without a rule.
     """
     name = resolve_layer(network, layer, "excitation_backprop")
     check_batchnorm(batchnorm)
@@ -93,7 +91,7 @@ class ExcitedPass:
 
     @contextmanager
     def negated_classifier(self) -> Iterator[None]:
-        """While it lasts, mass is shared as if the classifier's weights were −W. The weights stay untouched."""
+        """While it lasts, mass is shared as if the classifier's weights were −W; they stay as they are."""
         self.rules.classifier.negated = True
         try:
             yield
@@ -104,7 +102,7 @@ class ExcitedPass:
 def excite(
     network: Network, images: Tensor, layer: str, batchnorm: str, contrast_layer: str | None = None
 ) -> ExcitedPass:
-    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have excitation backprop's rules."""
+    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have this method's rules."""
     module = network.folded if batchnorm == "fold" else network.module
     rules = ExcitationRules(itertools.chain(module.parameters(), module.buffers()))
     watched = nullcontext() if contrast_layer is None else watching(module, contrast_layer)

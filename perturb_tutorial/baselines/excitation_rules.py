@@ -1,27 +1,26 @@
-"""The rules of excitation backprop: how the winning probability p of a unit is shared among the units below
-it.
+"""The rules of excitation backprop: how a unit's winning probability p is shared among the units below it.
 
 Mass p is non-negative, sums to 1 at the logits, and goes down by (§3; Zhang et al., ECCV 2016)
 
     weighted sums   p_in = a⁺ · (W⁺)ᵀ (p_out / (W⁺ a⁺))      convolution (any groups), linear; no bias
     averages        the same with the average's own weights  pools, mean, sum
     residual sum    p_x = p_out · x⁺ / Σ x⁺                   +, +=, torch.add
-    unchanged       p_in = p_out                              ReLU, ReLU6, BatchNorm, LRN, scale or shift by constants
+    unchanged       p_in = p_out                              ReLU, ReLU6, BatchNorm, LRN, scale, shift
     gradient        max pooling, concatenation, reshaping, padding, dropout
 
 with a⁺ = max(a, 0), W⁺ = max(W, 0), and 0 wherever a denominator is 0. The paper's networks have a ≥ 0
-everywhere, so there a⁺ = a. In others, such as EfficientNet-Lite with its linear bottlenecks, a unit with a ≤
-0 wins nothing. Mass is conserved: what comes in is what goes out plus what stops at units with W⁺a⁺ = 0 (or Σ
-x⁺ = 0).
+everywhere, so there a⁺ = a. In others, such as EfficientNet-Lite with its linear bottlenecks, a unit
+with a ≤ 0 wins nothing. Mass is conserved: what comes in is what goes out plus what stops at units with
+W⁺a⁺ = 0 (or Σ x⁺ = 0).
 
 The rules stand in for the operations of one forward pass, whatever they are called: :class:`ExcitationRules`
 sees each torch function in this thread. Afterwards the graph is checked, so that an operation without a rule
-(a sigmoid, a product of two activations) raises a sentence that names it and never gets a rule of another
-kind.
+(a sigmoid, a product of two activations) raises a sentence that names it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,62 +32,16 @@ from perturb_tutorial.baselines.passes import graph_nodes, operation_name
 
 Function = Callable[..., Any]
 
-GRADIENT_OPERATIONS = frozenset(
-    [
-        "AdaptiveMaxPool1D",
-        "AdaptiveMaxPool2D",
-        "AdaptiveMaxPool3D",
-        "Alias",
-        "Amax",
-        "AsStrided",
-        "Cat",
-        "Chunk",
-        "Clone",
-        "ConstantPadNd",
-        "Expand",
-        "Flip",
-        "MaxPool1D",
-        "MaxPool1DWithIndices",
-        "MaxPool2DWithIndices",
-        "MaxPool3DWithIndices",
-        "MkldnnMaxPool2D",
-        "Permute",
-        "PixelShuffle",
-        "PixelUnshuffle",
-        "ReflectionPad1D",
-        "ReflectionPad2D",
-        "ReflectionPad3D",
-        "Repeat",
-        "ReplicationPad1D",
-        "ReplicationPad2D",
-        "ReplicationPad3D",
-        "ReshapeAlias",
-        "Reshape",
-        "Roll",
-        "Select",
-        "Slice",
-        "Split",
-        "SplitWithSizes",
-        "Squeeze",
-        "Stack",
-        "T",
-        "ToCopy",
-        "Transpose",
-        "Unbind",
-        "Unfold",
-        "UnsafeSplit",
-        "UnsafeView",
-        "Unsqueeze",
-        "View",
-    ]
+GRADIENT_OPERATIONS = re.compile(
+    r"(Adaptive|Mkldnn)?MaxPool\dD(WithIndices)?|Amax|Cat|Stack|Split(WithSizes)?|UnsafeSplit|Unbind|Chunk|Select|Slice"
+    r"|(Unsafe)?View|Reshape(Alias)?|Squeeze|Unsqueeze|Transpose|T|Permute|Expand|Repeat|Flip|Roll|Unfold|AsStrided"
+    r"|Alias|Clone|ToCopy|Pixel(Uns|S)huffle|ConstantPadNd|(Reflection|Replication)Pad\dD"
 )
 """Operations that only choose, move or copy values: the gradient's own rule moves the mass with them."""
 
 
 class Sum:
-    """A sum that shares its mass: ``operation`` makes its value, ``positive`` its positive part, from
-    activations.
-    """
+    """A sum that shares its mass: of activations, ``operation`` makes the value and ``positive`` its W⁺a⁺."""
 
     def __init__(self, operation: Function, positive: Function) -> None:
         self.operation = operation
@@ -195,11 +148,11 @@ class ExcitationRules(TorchFunctionMode):
     def share(self, rule: Sum, *activations: Tensor) -> Tensor:
         """The value of ``rule`` on ``activations``; its mass goes down by its shares."""
         self.sums.append(rule)
-        return _ShareMass.apply(rule, *activations)  # type: ignore[no-any-return]
+        return _ShareMass.apply(rule, *activations)  # type: ignore[no-any-return, no-untyped-call]
 
 
-# A rule gets (mode, function, positional arguments, named arguments) and returns the operation's value, or None where
-# it does not apply; the operation is then run as it is and check_graph tells.
+# A rule gets (mode, function, positional and named arguments) and returns the operation's value, or None
+# where it does not apply; the operation is then run as it is and check_graph tells.
 
 
 def _take(args: list[Any], named: dict[str, Any], name: str) -> Any:
@@ -238,7 +191,7 @@ def _constant(mode: ExcitationRules, func: Function, args: list[Any], named: dic
     if not first and func.__name__.strip("_") not in ("add", "mul"):
         return None
     value, other = args if first else args[::-1]
-    if isinstance(other, Tensor) and torch.broadcast_shapes(value.shape, other.shape) != value.shape:
+    if isinstance(other, Tensor) and (value + other).shape != value.shape:
         return None
     return _pass(
         lambda activation: func(*((activation, other) if first else (other, activation)), **named), value
@@ -290,9 +243,13 @@ def check_graph(logits: Tensor) -> None:
     own = {f"{function.__name__}Backward" for function in (_ShareMass, _PassMass)}
     for node in graph_nodes(logits):
         name = operation_name(node)
-        if node.name() in own or name in GRADIENT_OPERATIONS or name == "torch::autograd::AccumulateGrad":
+        if (
+            node.name() in own
+            or GRADIENT_OPERATIONS.fullmatch(name)
+            or name == "torch::autograd::AccumulateGrad"
+        ):
             continue
         raise ValueError(
-            f"excitation backprop has no rule for the operation {name!r} between the layer it reads and the logits; "
+            f"excitation_backprop: no rule for the operation {name!r} between the layer read and the logits; "
             "name a layer above it, or use another method"
         )

@@ -45,8 +45,8 @@ def guided_backprop(
         rectifiers = [node for node in graph_nodes(run.logits) if _is_rectifier(node)]
         if not rectifiers:
             raise ValueError(
-                f"guided_backprop: expected a network with ReLU, ReLU6 or another clip at 0, {network.name} has none "
-                "on the way; use gradient"
+                f"guided_backprop: expected a network with ReLU, ReLU6 or another clip at 0, {network.name} "
+                "has none on the way; use gradient"
             )
         for node in rectifiers:
             node.register_hook(_clip_negative)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.baselines.batches import number_format
 from perturb_tutorial.networks import Network
 
 Role = Literal["excitation_backprop", "grad_cam"]
@@ -38,10 +39,10 @@ ROLES: dict[str, Roles] = {
         "_blocks.4", "_swish", "ours, by GoogLeNet's sizes: last 28×28 block, last ReLU6 (7×7)"
     ),
     "efficientnet_lite1": Roles(
-        "_blocks.7", "_swish", "ours, by GoogLeNet's sizes: last 30×30 block, last ReLU6 (8×8)"
+        "_blocks.6", "_swish", "ours, by GoogLeNet's sizes: last 30×30 block, last ReLU6 (8×8)"
     ),
     "efficientnet_lite2": Roles(
-        "_blocks.7", "_swish", "ours, by GoogLeNet's sizes: last 33×33 block, last ReLU6 (9×9)"
+        "_blocks.6", "_swish", "ours, by GoogLeNet's sizes: last 33×33 block, last ReLU6 (9×9)"
     ),
 }
 
@@ -62,7 +63,7 @@ def resolve_layer(network: Network, layer: str | None, role: Role) -> str:
     name, shape = _guess(network, role)
     size = "×".join(map(str, shape))
     warnings.warn(
-        f"{role}: no layer is known for {network.name}, so it reads {name!r} ({size}); layer=NAME chooses another",
+        f"{role}: no layer is known for {network.name}, it reads {name!r} ({size}); layer=NAME is another",
         stacklevel=4,
     )
     return name
@@ -75,7 +76,7 @@ def _guess(network: Network, role: Role) -> tuple[str, tuple[int, ...]]:
     shapes = _spatial_shapes(network)
     if not shapes:
         raise ValueError(
-            f"layer: {network.name} has no layer with spatial features (C×h×w with h·w > 1), which {role} needs"
+            f"layer: {role} needs spatial features (C×h×w with h·w > 1), no layer of {network.name} has any"
         )
     if role == "grad_cam":
         return list(shapes.items())[-1]
@@ -105,10 +106,8 @@ def _spatial_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     ]
     try:
         with torch.inference_mode():
-            dtype = next((value.dtype for value in network.module.parameters()), torch.float32)
-            gray = torch.full(
-                (1, 3, network.input_size, network.input_size), 0.5, dtype=dtype, device=network.device
-            )
+            gray = torch.full((1, 3, network.input_size, network.input_size), 0.5, device=network.device)
+            gray = gray.to(number_format(network))
             network.unfolded_logits(gray)
     finally:
         for handle in handles:

@@ -27,7 +27,7 @@ OCCLUSION_SIZE = 35.0
 SOFTENING = 10.0
 """σ of the disc's edge and of the blurred image, image px (§4.1)."""
 
-OCCLUSIONS_AT_ONCE = {"cpu": 8, "mps": 28, "cuda": 392}
+OCCLUSIONS_AT_ONCE = {"cpu": 4, "mps": 28, "cuda": 392}
 """Occlusions of one image at once to begin with: few on a CPU, where a batch should stay in its cache."""
 
 

@@ -53,7 +53,7 @@ class Pass:
 def send_back(start: Tensor, signal: Tensor, end: Tensor, *, keep_graph: bool = False) -> Tensor:
     """``signal`` of the shape of ``start``, sent back to ``end`` through the graph between them."""
     reached: Tensor | None = None
-    if start.requires_grad:
+    if start.requires_grad and end.requires_grad:
         (reached,) = torch.autograd.grad(start, end, signal, retain_graph=keep_graph, allow_unused=True)
     if reached is None:
         raise ValueError(
@@ -94,7 +94,7 @@ def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
     def as_leaf(output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2] * output.shape[3] == 1:
             raise ValueError(
-                f"layer: {name!r} has no spatial features (expected N×C×h×w with h·w > 1, got {_form(output)})"
+                f"layer: {name!r} has no spatial features (expected N×C×h×w, h·w > 1, got {_form(output)})"
             )
         return output.detach().clone().requires_grad_()
 

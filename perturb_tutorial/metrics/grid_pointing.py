@@ -45,6 +45,10 @@ def cell_shares(heat: ArrayLike, cells: int) -> Float:
     """Share (cells×cells) of the positive attribution of ``heat`` (H×W) in each cell; all 0 without any.
 
     A map that is not finite gives zeros and a warning: it never scores.
+
+    >>> cell_shares([[1, 0], [-5, 3]], cells=2)
+    array([[0.25, 0.  ],
+           [0.  , 0.75]])
     """
     if cells < 1:
         raise ValueError(f"cells: expected at least 1, got {cells}")

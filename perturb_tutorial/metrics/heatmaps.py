@@ -70,6 +70,9 @@ def maximum_point(heat: ArrayLike, which: Maximum = "mean") -> tuple[float, floa
 
     ``which="mean"`` is the mean of all pixels that hold the maximum (§4), ``"first"`` the first of them in
     reading order. A map that is not finite, or zero everywhere, has no point and counts as a miss.
+
+    >>> maximum_point([[0, 1, 1], [0, 0, 0]])
+    (1.5, 0.0)
     """
     if which not in ("mean", "first"):
         raise ValueError(f'which: expected "mean" or "first", got {which!r}')

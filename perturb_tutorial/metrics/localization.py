@@ -116,7 +116,11 @@ def scale_boxes(boxes: ArrayLike, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def iou(boxes: ArrayLike, truth: ArrayLike) -> Float:
-    """Intersection over union (N×M) of ``boxes`` (N×4) and ``truth`` (M×4), inclusive corners (sides + 1)."""
+    """Intersection over union (N×M) of ``boxes`` (N×4) and ``truth`` (M×4), inclusive corners (sides + 1).
+
+    >>> iou([0, 0, 9, 9], [0, 0, 9, 4])
+    array([[0.5]])
+    """
     a = np.asarray(boxes, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(truth, dtype=np.float64).reshape(1, -1, 4)
     for name, box in (("boxes", a), ("truth", b)):

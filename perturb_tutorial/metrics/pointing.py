@@ -55,8 +55,12 @@ def point_on_image(
 
 
 def is_hit(point: tuple[float, float] | None, mask: Bool, tolerance: float = TOLERANCE) -> bool:
-    """Whether ``point`` (x, y; None is a miss) lies within ``tolerance`` px of a covered pixel of ``mask``
-    (H×W).
+    """Whether ``point`` (x, y; None is a miss) is within ``tolerance`` px of a pixel of ``mask`` (H×W).
+
+    >>> mask = np.zeros((40, 60), dtype=bool)
+    >>> mask[20, 30] = True
+    >>> is_hit((45, 20), mask), is_hit((46, 20), mask)
+    (True, False)
     """
     if tolerance < 0:
         raise ValueError(f"tolerance: expected px ≥ 0, got {tolerance}")
@@ -118,6 +122,10 @@ def precision_by_class(hits: ArrayLike, classes: ArrayLike) -> dict[int, tuple[f
 
 
 def precision(hits: ArrayLike, classes: ArrayLike) -> float:
-    """Mean over the classes with samples of their precision (§4); NaN without any sample."""
+    """Mean over the classes with samples of their precision (§4); NaN without any sample.
+
+    >>> precision(hits=[1, 0, 0, 0, 1], classes=[7, 7, 7, 7, 9])
+    0.625
+    """
     rates = [rate for rate, _ in precision_by_class(hits, classes).values()]
     return float(np.mean(rates)) if rates else float("nan")

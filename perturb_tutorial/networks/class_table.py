@@ -51,7 +51,9 @@ class ClassTable:
                 return matches[0]
             if matches:
                 meant = "; ".join(f"{index} ({', '.join(self.names[index])})" for index in matches)
-                raise ValueError(f"{text!r} is the name of {len(matches)} classes, give the index of one: {meant}")
+                raise ValueError(
+                    f"{text!r} is the name of {len(matches)} classes, give the index of one: {meant}"
+                )
         known = {name.casefold(): name for group in self.names for name in group}
         near = [known[match] for match in difflib.get_close_matches(folded, known, n=3)]
         hint = f"; near it: {', '.join(near)}" if near else ""

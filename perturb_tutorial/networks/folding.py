@@ -7,6 +7,8 @@ its weight: one layer with a scaled weight and a shifted bias does the work of b
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
     calls: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []
 
-    def hook(name: str, layer: nn.Module):  # type: ignore[no-untyped-def]
+    def hook(name: str, layer: nn.Module) -> Callable[[nn.Module, Any, Tensor], None]:
         def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
             if isinstance(layer, _LINEAR):
@@ -70,9 +72,9 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
 
 def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:
     linear, norm = module.get_submodule(linear_name), module.get_submodule(norm_name)
-    running_mean, running_var, weight = norm.running_mean, norm.running_var, linear.weight
-    assert isinstance(running_mean, Tensor) and isinstance(running_var, Tensor) and isinstance(weight, Tensor)
-    scale = (running_var.double() + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
+    running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    weight = cast(Tensor, linear.weight)
+    scale = (running_var.double() + cast(float, norm.eps)).rsqrt()
     if isinstance(norm.weight, Tensor):
         scale = scale * norm.weight.double()
     bias = linear.bias.double() if isinstance(linear.bias, Tensor) else torch.zeros_like(scale)

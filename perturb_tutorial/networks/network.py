@@ -29,7 +29,9 @@ def pick_device(device: str | torch.device | None = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps") from error
+        raise ValueError(
+            f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps"
+        ) from error
     return chosen
 
 
@@ -68,14 +70,18 @@ class Network:
         if min(std) <= 0:
             raise ValueError(f"std: expected numbers above 0, got {tuple(std)}")
         if isinstance(input_size, bool) or not isinstance(input_size, int) or input_size < 8:
-            raise ValueError(f"input_size: expected a whole number of at least 8 image px, got {input_size!r}")
+            raise ValueError(
+                f"input_size: expected a whole number of at least 8 image px, got {input_size!r}"
+            )
         self.name = name or type(module).__name__
         self.input_size = input_size
         self.device = pick_device(device)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
-        example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+        example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
+            example
+        )
         self.class_count = self._count_classes(example)
         self.labels = _labels(categories, self.class_count)
         self._folded = fold_batchnorm(_LogitsOnly(self.module), example).requires_grad_(False)
@@ -98,13 +104,18 @@ class Network:
             raise
         except Exception as error:
             shape = "×".join(map(str, example.shape))
-            raise ValueError(f"module: it fails on an input of {shape} ({type(error).__name__}: {error})") from error
+            raise ValueError(
+                f"module: it fails on an input of {shape} ({type(error).__name__}: {error})"
+            ) from error
         if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
-            raise ValueError(f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image")
+            raise ValueError(
+                f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
+            )
         return logits.shape[1]
 
     def __repr__(self) -> str:
-        return f"Network({self.name!r}, input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r})"
+        what = f"input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r}"
+        return f"Network({self.name!r}, {what})"
 
     def to(self, device: str | torch.device) -> Network:
         """This network on ``device``: itself if it is there already, else a copy."""
@@ -166,7 +177,7 @@ class Network:
 
     def layer(self, name: str) -> nn.Module:
         """The module's layer called ``name``; an unknown one raises and names the nearest ones."""
-        layers = dict(self.module.named_modules())
+        layers: dict[str, nn.Module] = dict(self.module.named_modules())
         if name not in layers or not name:
             import difflib
 
@@ -186,7 +197,9 @@ class Network:
             raise ValueError(f"{wanted}, got {type(images).__name__}")
         if images.dim() != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
             got = "×".join(map(str, images.shape))
-            raise ValueError(f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}")
+            raise ValueError(
+                f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}"
+            )
         return images
 
 
@@ -221,7 +234,11 @@ def _as_logits(output: Any) -> Tensor:
 def _labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:
     if categories is None:
         return ClassTable([(f"class {index}",) for index in range(count)])
-    table = categories if isinstance(categories, ClassTable) else ClassTable([(str(name),) for name in categories])
+    table = (
+        categories
+        if isinstance(categories, ClassTable)
+        else ClassTable([(str(name),) for name in categories])
+    )
     if len(table) != count:
         raise ValueError(f"categories: expected {count} names, one for each logit, got {len(table)}")
     return table

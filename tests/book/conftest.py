@@ -1,4 +1,4 @@
-"""The book's tools are scripts, not part of the package: make them importable as the scripts import each other."""
+"""The book's tools are scripts, not part of the package: make them importable as they import each other."""
 
 import sys
 from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -20,7 +20,16 @@ from chapters import execute  # noqa: E402
 from demo_chapter import demo_chapter  # noqa: E402
 from notebook_form import normalize, write_whole  # noqa: E402
 
-DEMO_TOC = "format: jb-book\nroot: 00_welcome\nchapters:\n  - file: 01_demo\n  - file: credits\n  - file: references\n"
+DEMO_TOC = """\
+format: jb-book
+root: 00_welcome
+chapters:
+  - file: 01_demo
+  - file: credits
+  - file: references
+"""
+ADDRESS = "https://github.com/someone/some-book"
+DEMO_PROJECT = f'[project]\nname = "demo"\n[project.urls]\nRepository = "{ADDRESS}"\n'
 
 
 @dataclass
@@ -34,7 +43,11 @@ class Site:
 
     @property
     def pages(self) -> list[str]:
-        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob(self.visited) if not skipped(path))
+        return sorted(
+            str(path.relative_to(self.folder))
+            for path in self.folder.rglob(self.visited)
+            if not skipped(path)
+        )
 
 
 @dataclass
@@ -79,26 +92,31 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def write_demo_book(folder: Path) -> None:
-    for name in ("00_welcome.md", "credits.md", "references.md", "404.md", "references.bib"):
-        shutil.copy(ROOT / "book" / name, folder / name)
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static")
+    """A copy of the book's machinery around the demo chapter, in a project that has an address."""
+    shutil.copytree(ROOT / "tools", folder / "tools")
+    shutil.copytree(
+        ROOT / "book",
+        folder / "book",
+        ignore=shutil.ignore_patterns("_build", "live", "[0-9][0-9]_*", "404.md"),
+    )
+    for name in ("00_welcome.md", "404.md"):
+        shutil.copy(ROOT / "book" / name, folder / "book" / name)
+    for stray in (folder / "book").glob("*.md"):
+        if stray.name not in ("00_welcome.md", "404.md", "credits.md", "references.md"):
+            stray.unlink()
+    shutil.copy(ROOT / "_config.yml", folder)
     (folder / "_toc.yml").write_text(DEMO_TOC, encoding="utf-8")
-    chapter = folder / "01_demo.ipynb"
+    (folder / "pyproject.toml").write_text(DEMO_PROJECT, encoding="utf-8")
+    chapter = folder / "book" / "01_demo.ipynb"
     write_whole(demo_chapter(), chapter)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
         write_whole(normalize(execute(chapter)), chapter)
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
 
 
-def build(source: Path, toc: Path, output: Path, target: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "build_book.py")]
-    command += ["--source", str(source), "--toc", str(toc), "--output", str(output)]
+def build(project: Path, output: Path, target: Path) -> None:
+    """Build a project's book by the command that `make book` runs, and copy the site to `target`."""
+    command = [sys.executable, str(project / "tools" / "build_book.py"), "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"the build warns or fails:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     shutil.copytree(output / "_build" / "html", target)

@@ -1,7 +1,7 @@
 """The built site in a real Chromium, served as a plain folder, with every other host out of reach.
 
-`sites` are the published book and a tiny book with every kind of control; `open_page` opens one of their pages and records
-what it does.
+`sites` are the published book and a tiny book with every kind of control; `open_page` opens one of their
+pages and records what it does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from built_site import ROOT, Handler, Site, Visit, build, wait_for_widgets, write_demo_book  # noqa: E402
+from built_site import ROOT, Handler, Site, Visit, build, wait_for_widgets, write_demo_book
 
 FLAGS = [
     "--headless=new",
@@ -32,6 +32,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
@@ -57,10 +58,11 @@ def sites(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
     folder = top / "some" / "folder"
     # The demo's other pages are the book's own.
     built = [Site("book", folder / "book"), Site("demo", folder / "demo", visited="0*.html")]
-    source = tmp_path_factory.mktemp("demo-source")
-    write_demo_book(source)
-    build(ROOT / "book", ROOT / "_toc.yml", tmp_path_factory.mktemp("book-output"), built[0].folder)
-    build(source, source / "_toc.yml", tmp_path_factory.mktemp("demo-output"), built[1].folder)
+    build(ROOT, tmp_path_factory.mktemp("book-output"), built[0].folder)
+    # After the book: its scripts are fetched by then.
+    demo = tmp_path_factory.mktemp("demo")
+    write_demo_book(demo)
+    build(demo, tmp_path_factory.mktemp("demo-output"), built[1].folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(top)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -77,10 +79,12 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Open one page in a context of its own; the caller gets the page and the record of its visit."""
     contexts = []
 
-    def open_one(site: Site, page: str, mode: str = "light", width: int = 1280, height: int = 900) -> tuple[Any, Visit]:
-        context = browser.new_context(viewport={"width": width, "height": height})
+    def open_one(
+        site: Site, page: str, mode: str = "light", width: int = 1280, height: int = 900
+    ) -> tuple[Any, Visit]:
+        # As a reader comes for the first time: nothing is stored, the system prefers light or dark.
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=mode)
         contexts.append(context)
-        context.add_init_script(f"for (const k of ['mode', 'theme']) localStorage.setItem(k, '{mode}')")
         visit = Visit(f"{site.name}/{page}", mode)
         here = site.address.rsplit("/some/", 1)[0]
 
@@ -112,7 +116,10 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 def axe() -> str:
     """The source of axe-core, from npm, pinned as the site's own scripts are."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "vendor.py"), "--tests"], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "tools" / "vendor.py"), "--tests"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         pytest.skip(f"axe-core could not be fetched: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""A small chapter with every kind of control, so that the site's machinery is tested whatever the chapters hold."""
+"""A small chapter with every kind of control, to test the site's machinery whatever the chapters hold."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ explorer(frames, label=("power", "color"), control=("dropdown", "buttons"),
          alt="A curve", live=draw)"""
 
 FIGURE = """\
-draw(2)
+draw(2).set_size_inches(12, 3)
 plt.show()"""
+
+FRAME = """\
+import pandas as pd
+
+columns = {f"a wide column {i}": [1, 2] for i in range(9)}
+pd.DataFrame(columns)"""
 
 PROSE = r"""# Demo: controls
 
@@ -41,9 +47,16 @@ The norm $\lVert 1 - m \rVert_1$ and, from {cite}`fong2017`, {numref}`fig-demo`:
 
 $$ \lambda_1 \sum_u \boldsymbol{m}(u) $$ (eq-demo)
 
-| parameter | value |
-|---|---|
-| $\lambda_1$ | 1e-4 |
+Too wide for a phone, each in its own way:
+
+$$ \lambda_1 \lVert 1 - m \rVert_1 + \lambda_2 \sum_u \lVert \nabla m(u) \rVert_2^\beta
+   + \mathbb{E}_\tau f_c(\Phi(x_0(\cdot - \tau); m)) + \lambda_3 \sum_{u \in \Lambda} (m(u) - m_0(u))^2 $$
+
+| quantity | the paper | here | measured on | label | command |
+|---|---|---|---|---|---|
+| $\lambda_1$ | 0.0001 (default) | 0.0001 | everything | reproduced | `perturb-tutorial explain` |
+
+`a_very_long_name_in_code.that_does_not_break(anywhere_at_all_in_this_line)`
 
 :::{exercise}
 :label: ex-demo
@@ -67,4 +80,4 @@ def demo_chapter() -> nbformat.NotebookNode:
         "figure": {"caption": r"A parabola, $\lambda_1$ in its caption.", "name": "fig-demo"},
     }
     cells = [v4.new_markdown_cell(PROSE), v4.new_code_cell(SETUP), figure]
-    return v4.new_notebook(cells=[*cells, v4.new_code_cell(SLIDER), v4.new_code_cell(PAIR)])
+    return v4.new_notebook(cells=[*cells, *map(v4.new_code_cell, (FRAME, SLIDER, PAIR))])

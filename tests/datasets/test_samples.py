@@ -34,13 +34,18 @@ def test_samples_without_a_class_are_left_out_and_named():
 
 
 def test_unknown_sample_lists_what_there_is():
-    with pytest.raises(ValueError, match="sample: expected one of bull_mastiff, .*, got 'cat'"):
+    with pytest.raises(ValueError, match=r"sample: expected one of bull_mastiff, .*, got 'cat'"):
         pt.load_samples(names=["cat"])
 
 
 def test_a_missing_package_is_named_with_its_mend(monkeypatch):
-    monkeypatch.setattr(samples, "find_spec", lambda module: None if module == "skimage" else importlib.util.find_spec(module))
-    with pytest.raises(ValueError, match=r"chelsea is carried by scikit-image; run: pip install 'perturb_tutorial\[samples\]'"):
+    monkeypatch.setattr(
+        samples, "find_spec", lambda module: None if module == "skimage" else importlib.util.find_spec(module)
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"chelsea is carried by scikit-image; run: pip install 'perturb_tutorial\[samples\]'",
+    ):
         pt.load_samples(names=["chelsea"])
     assert samples.find_sample("chelsea").path is None
     assert samples.find_sample("grace_hopper").path is not None

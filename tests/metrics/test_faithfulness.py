@@ -16,6 +16,8 @@ from perturb_tutorial.metrics import (
 
 def test_pixels_go_from_most_to_least_salient_equals_in_reading_order() -> None:
     assert pixel_order(np.array([[0.2, 0.9], [0.9, -1.0]])).tolist() == [1, 2, 0, 3]
+    plateaus = np.repeat([0.0, 1.0], 500).reshape(20, 50)
+    assert pixel_order(plateaus).tolist() == [*range(500, 1000), *range(500)]
     with pytest.raises(ValueError, match="finite"):
         pixel_order(np.array([[np.nan, 1.0]]))
 

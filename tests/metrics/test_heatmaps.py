@@ -44,6 +44,8 @@ def test_the_point_is_the_mean_of_all_maxima_or_the_first() -> None:
     heat[1, 2] = heat[3, 6] = heat[1, 4] = 1.0
     assert maximum_point(heat) == ((2 + 4 + 6) / 3, (1 + 1 + 3) / 3)
     assert maximum_point(heat, "first") == (2.0, 1.0)
+    heat[2, 2] = 1.0 - 1e-12  # nearly the maximum is not the maximum
+    assert maximum_point(heat) == ((2 + 4 + 6) / 3, (1 + 1 + 3) / 3)
     heat[3, 0] = 1.5
     assert maximum_point(heat) == maximum_point(heat, "first") == (0.0, 3.0)
 

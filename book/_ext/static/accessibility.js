@@ -1,3 +1,5 @@
+// What the theme and the controls leave out for readers with a keyboard or a screen reader.
+//
 // ipywidgets draws a slider whose handle has neither a name nor a spoken value. Give it both: the name is the slider's
 // label, the value is what its readout shows. Groups of buttons are named, say which one is chosen, and follow the arrow
 // keys.
@@ -58,4 +60,20 @@
     }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class"] });
     label(document);
   });
+})();
+
+// A formula or table that is wider than the screen scrolls in its own box; the keyboard must be able to reach that box.
+(function () {
+  function reach() {
+    document.querySelectorAll(".bd-article mjx-container, .bd-article div.math, .cell_output .output").forEach(function (box) {
+      var style = getComputedStyle(box);
+      var scrolls = /auto|scroll/.test(style.overflowX) && box.scrollWidth > box.clientWidth;
+      if (scrolls) { box.tabIndex = 0; } else if (box.tabIndex === 0) { box.removeAttribute("tabindex"); }
+    });
+  }
+  window.addEventListener("load", function () {
+    var ready = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
+    if (ready) { ready.then(reach); } else { reach(); }
+  });
+  window.addEventListener("resize", reach);
 })();

@@ -1,0 +1,341 @@
+"""Masks on a layer's output (§6.4): which places of a layer carry the evidence?
+
+A layer gives activations a of C×h×w for an image. The mask m ∈ [0, 1]^(h×w) lies on them, shared by the
+channels, and nothing is upsampled, softened or jittered; the perturbation is the constant 0:
+
+    Φ(a; m) = a · m,   deletion: min over m of  λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + Σ_{c∈C} f_c(rest of the network on
+    a · m)
+
+The loop is that of :func:`perturb_tutorial.learn_masks`, and so is the result, :class:`Masks`: its grid has
+the layer's h×w, and ``mask`` and ``saliency`` at the image's size are its nearest-neighbor enlargement,
+without softening, so that a picture shows the very cells that were optimized. ``score_perturbed`` is of an
+output that is 0 everywhere. The start is §2's disc, searched on the layer, its radius in image px as ever;
+the paper does not say which start it took. The weights λ₁ and λ₂ are the paper's, :func:`layer_settings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from perturb_tutorial.initialization import (
+    DISC_RADII,
+    InitialMasks,
+    normalized_score,
+    rival_masks,
+    smallest_discs,
+)
+from perturb_tutorial.masks import disc_grids
+from perturb_tutorial.networks import Network, pick_device
+from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
+from perturb_tutorial.objectives import class_sets, class_weights, target_score
+from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
+from perturb_tutorial.results import Masks
+from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+
+
+class LayerRow(NamedTuple):
+    """One layer of §6.4: the paper's name, torchvision's, the side of its output, λ₁ and λ₂."""
+
+    paper_name: str
+    layer: str
+    side: int
+    area_weight: float
+    tv_weight: float
+
+
+PAPER_LAYERS: dict[str, tuple[LayerRow, ...]] = {
+    "alexnet": (
+        LayerRow("pool1", "features.2", 27, 1e-4, 1e-2),
+        LayerRow("pool2", "features.5", 13, 5e-3, 1e-2),
+        LayerRow("relu3", "features.7", 13, 5e-3, 1e-2),
+        LayerRow("relu4", "features.9", 13, 5e-3, 1e-2),
+        LayerRow("pool5", "features.12", 6, 1e-2, 1e-3),
+    ),
+    "vgg16": (
+        LayerRow("pool1", "features.4", 112, 5e-5, 1e-2),
+        LayerRow("pool2", "features.9", 56, 1e-4, 1e-2),
+        LayerRow("pool3", "features.16", 28, 1e-4, 1e-2),
+        LayerRow("pool4", "features.23", 14, 5e-3, 1e-2),  # the text says 13×13, the network gives 14×14
+        LayerRow("pool5", "features.30", 7, 1e-2, 1e-3),
+    ),
+}
+"""The paper's layers and weights (§6.4) by the network's name; N = 300, γ = 0.1 and β = 3 are the defaults.
+"""
+
+
+_STAGES_INSIDE = 3
+"""A block halves the side at most (and pads it by a px or two); what shrinks it more is several stages."""
+
+
+def paper_layers(network: Network) -> tuple[LayerRow, ...]:
+    """The rows of §6.4 for ``network``, empty for a network that the section does not name."""
+    rows = PAPER_LAYERS.get(network.name.partition(" ")[0], ())
+    return rows if all(row.layer in network.layers for row in rows) else ()
+
+
+def resolve_layer(network: Network, layer: str) -> str:
+    """The module's name of ``layer``: itself, or what stands for the paper's name, such as ``pool5``, in
+    AlexNet and VGG-16. Errors: ``ValueError`` for an unknown name; it lists the nearest ones.
+    """
+    if layer not in network.layers:
+        layer = next((row.layer for row in paper_layers(network) if row.paper_name == layer), layer)
+    network.layer(layer)
+    return layer
+
+
+def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
+    """(h, w) of each layer with an output N×C×h×w, h·w > 1, in the order in which they were last done."""
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            sizes.pop(name, None)
+            if _is_spatial(output):
+                sizes[name] = (output.shape[2], output.shape[3])
+
+        return hook
+
+    handles = [
+        layer.register_forward_hook(watch(name)) for name, layer in network.module.named_modules() if name
+    ]
+    try:
+        with torch.inference_mode():
+            network.unfolded_logits(_example(network))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
+    """Layers to look at, name → (h, w), from the input on: the paper's five of AlexNet and VGG-16; in another
+    network one layer for each size, the last one before the size changes.
+
+    A block that halves the size counts as a whole, so that its end is taken and not a part of it; a container
+    in which the side shrinks by more than ``_STAGES_INSIDE`` is opened.
+    """
+    sizes = spatial_sizes(network)
+    rows = paper_layers(network)
+    if rows:
+        return {row.layer: sizes[row.layer] for row in rows}
+
+    def holds_stages(name: str) -> bool:
+        sides = [max(size) for other, size in sizes.items() if f"{other}.".startswith(f"{name}.")]
+        return max(sides) > _STAGES_INSIDE * min(sides)
+
+    opened = {name for name in sizes if holds_stages(name)}
+    stages: dict[tuple[int, int], str] = {}
+    for name, size in sizes.items():
+        parts = name.split(".")
+        above = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+        if name not in opened and above & set(sizes) <= opened:
+            stages[size] = name
+    return {name: size for size, name in sorted(stages.items(), reverse=True)}
+
+
+def layer_settings(network: Network, layer: str, *, game: str = "deletion") -> MaskSettings:
+    """The settings of §6.4 for masks on ``layer``.
+
+    AlexNet's and VGG-16's five layers have their own λ₁ and λ₂; any other layer takes those of the VGG-16
+    layer nearest in log(h·w), for the weights go with the size of the map.
+    """
+    return _settings_at(network, _place(network, layer), game)
+
+
+def _settings_at(network: Network, place: _Place, game: str) -> MaskSettings:
+    row = next((row for row in paper_layers(network) if row.layer == place.layer), None) or min(
+        PAPER_LAYERS["vgg16"], key=lambda row: abs(math.log(row.side**2) - math.log(math.prod(place.size)))
+    )
+    return _on_grid(MaskSettings(game=game, area_weight=row.area_weight, tv_weight=row.tv_weight), place)
+
+
+def _on_grid(settings: MaskSettings, place: _Place) -> MaskSettings:
+    """``settings`` without upsampling, softening and jitter, and with the constant perturbation (§6.4)."""
+    scale = REFERENCE_SIZE / math.sqrt(math.prod(place.size))
+    return settings.replace(mask_scale=scale, mask_sigma=0.0, jitter=1, perturbation="constant")
+
+
+def learn_activation_masks(
+    network: Network,
+    images: Tensor,
+    targets: Any,
+    layer: str,
+    settings: MaskSettings | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Masks:
+    """A mask on the output of ``layer`` for each of N images.
+
+    ``images``, ``targets``, ``seed``, ``device``, ``batch_size`` and ``progress`` as in :func:`learn_masks`.
+    ``layer``: a name out of ``network.layers`` whose output is N×C×h×w with h·w > 1, or the paper's name
+    (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times, its last run.
+    ``settings``: None is :func:`layer_settings`. Of others, game, iterations, learning rate, λ₁, λ₂, β and
+    start are used; grid, softening, jitter and perturbation are always those of this module, as
+    ``Masks.settings`` tells. Errors: ``ValueError`` for a layer without spatial output and for arguments of
+    the wrong form.
+    """
+    network.check_images(images)
+    if len(images) == 0:
+        raise ValueError("images: expected at least one image, got none")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    sets = class_sets(targets, len(images), network.class_count)
+    network = network if device is None else network.to(pick_device(device))
+    place = _place(network, layer)
+    used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)
+
+    def learn(start: int, stop: int, report: Report) -> Masks:
+        pixels = images[start:stop].to(network.device, torch.float32)
+        weights = class_weights(sets[start:stop], network.class_count).to(network.device)
+        canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
+        return learn_on(canvas, weights, used, report).to(images.device)
+
+    return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
+
+
+class _LayerCanvas:
+    """Masks on the output of one layer. What comes before it needs no gradient: neither the pixels nor the
+    network's weights ask for one.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        place: _Place,
+        images: Tensor,
+        weights: Tensor,
+        settings: MaskSettings,
+        seed: int,
+    ) -> None:
+        self.network, self.place, self.images, self.weights = network, place, images, weights
+        self.settings, self.seed, self.device = settings, seed, network.device
+        self.size = (images.shape[-2], images.shape[-1])
+
+    def _logits(self, images: Tensor, mask: Tensor) -> Tensor:
+        with _masked(self.network, self.place, mask):
+            return (self.network.logits if self.place.folded else self.network.unfolded_logits)(images)
+
+    def original(self) -> Tensor:
+        return self._logits(self.images, torch.ones(1, 1, *self.place.size, device=self.device))
+
+    def perturbed(self) -> Tensor:
+        return self._logits(self.images, torch.zeros(1, 1, *self.place.size, device=self.device))
+
+    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
+        if self.settings.initialization != "disc":
+            shape = (len(self.images), 1, *self.place.size)
+            return rival_masks(shape, self.settings, self.seed, self.device)
+        size = self.size[0]
+        radii = torch.tensor(DISC_RADII, dtype=torch.float64) * size / REFERENCE_SIZE
+        # Averaged over one image px first, that is not at all, then over the layer's cells, square or not.
+        discs = nn.functional.adaptive_avg_pool2d(disc_grids(size, size, radii), self.place.size).to(
+            self.device
+        )
+        grids = 1 - discs if self.settings.game == "deletion" else discs
+
+        def normalized(rows: Tensor, tried: Tensor) -> Tensor:
+            images = self.images[rows].repeat_interleave(len(tried), 0)
+            logits = self._logits(images, tried.repeat(len(rows), 1, 1, 1))
+            score = target_score(logits, self.weights[rows].repeat_interleave(len(tried), 0))
+            score = score.view(len(rows), len(tried))
+            return normalized_score(score, original_score[rows, None], perturbed_score[rows, None])
+
+        return smallest_discs(normalized, grids, original_score > perturbed_score, self.settings)
+
+    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        return self._logits(self.images, grid), grid
+
+    def masked(self, grid: Tensor) -> Tensor:
+        return self._logits(self.images, grid)
+
+
+def _is_spatial(output: object) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
+
+
+def _example(network: Network) -> Tensor:
+    """A gray image with a little noise, 1×3×S×S: a flat one would leave whole layers without a signal."""
+    size = network.input_size
+    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return (0.3 + 0.4 * noise).to(network.device)
+
+
+def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
+    """What ``layer`` gives on the example, one item a run of it."""
+    outputs: list[Any] = []
+    module = network.folded if folded else network.module
+
+    def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+        # A copy, for the next layer may work in place.
+        outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
+
+    handle = module.get_submodule(layer).register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            (network.logits if folded else network.unfolded_logits)(_example(network))
+    finally:
+        handle.remove()
+    return outputs
+
+
+class _Place(NamedTuple):
+    """Where a mask lies: the layer, its (h, w), how often it runs in a pass, and whether the folded copy will
+    do.
+    """
+
+    layer: str
+    size: tuple[int, int]
+    runs: int
+    folded: bool
+
+
+def _place(network: Network, layer: str) -> _Place:
+    """``layer`` after a look at what it gives; ``ValueError`` where that is nothing with places."""
+    name = resolve_layer(network, layer)
+    outputs = _outputs(network, name, folded=False)
+    wanted = f"layer: expected one whose output is N×C×h×w with h·w > 1; {layer!r} of {network.name}"
+    if not outputs:
+        raise ValueError(f"{wanted} is not run")
+    last = outputs[-1]
+    if not _is_spatial(last):
+        got = "×".join(map(str, last.shape)) if isinstance(last, Tensor) else type(last).__name__
+        raise ValueError(f"{wanted} gives {got}; such layers: {', '.join(stage_layers(network)) or 'none'}")
+    return _Place(
+        name, (last.shape[2], last.shape[3]), len(outputs), _same_when_folded(network, name, outputs)
+    )
+
+
+def _same_when_folded(network: Network, layer: str, outputs: list[Any]) -> bool:
+    """Whether the folded copy gives the same at ``layer``: not where a BatchNorm was folded into it."""
+    folded = _outputs(network, layer, folded=True)
+    if len(folded) != len(outputs) or not _is_spatial(folded[-1]) or folded[-1].shape != outputs[-1].shape:
+        return False
+    difference = (outputs[-1] - folded[-1]).abs().max()
+    return bool(difference <= FOLDED_TOLERANCE * outputs[-1].abs().max().clamp(min=1))
+
+
+@contextmanager
+def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
+    """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
+    module = network.folded if place.folded else network.module
+    done = 0
+
+    def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        nonlocal done
+        done += 1
+        return (output * mask).to(output.dtype) if done == place.runs else None
+
+    handle = module.get_submodule(place.layer).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,139 @@
+"""The same photographs seen by several networks (§6.3, fig. 7), and how far their masks agree.
+
+Each network gets the photographs at its own input size and a mask by its own preset (AlexNet a grid of
+30×30). Two networks a, b agree on an image by the Pearson correlation of their saliency maps, both resized to
+a common size:
+
+    ρ = Σ_p (h_a(p) − h̄_a) (h_b(p) − h̄_b) / √(Σ_p (h_a(p) − h̄_a)² · Σ_p (h_b(p) − h̄_b)²).
+
+A network whose weights cannot be had here is told in a sentence, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perturb_tutorial.images import load_images
+from perturb_tutorial.metrics.heatmaps import resize_map
+from perturb_tutorial.networks import Network, WeightsUnavailable, load_network
+from perturb_tutorial.optimizer import learn_masks
+from perturb_tutorial.results import Masks
+from perturb_tutorial.settings import MaskSettings
+
+ARCHITECTURES = (
+    "alexnet",
+    "vgg16",
+    "googlenet",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+)
+"""The paper's three networks (§6.3), then those whose weights need no download."""
+
+COMMON_SIZE = 224
+"""Side, in px, to which saliency maps are resized before they are compared."""
+
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Architectures:
+    """Masks of the same N photographs by several networks, by name, and a sentence for each that is missing.
+
+    ``images``: by network, N×3×S×S with its own S; ``masks``: the same keys.
+    """
+
+    images: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Masks] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The networks that have masks, in the order asked for."""
+        return list(self.masks)
+
+
+def learn_by_architecture(
+    paths: Sequence[str | Path],
+    targets: Any,
+    networks: Sequence[str | Network] = ARCHITECTURES,
+    *,
+    preset: str = "default",
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    said: Said | None = None,
+) -> Architectures:
+    """Masks of the photographs ``paths`` for ``targets`` (as :func:`learn_masks` takes them) by each network.
+
+    ``networks``: names of the zoo, or networks of your own with the same classes. ``preset`` with
+    ``changes``, such as ``{"iterations": 100}``: the settings. ``said`` gets a line for each network, done or
+    not here. Errors: ``ValueError`` for an unknown name, for a network given twice, and ``ImageErrors`` for
+    bad files.
+    """
+    result = Architectures()
+    for entry in networks:
+        name = entry if isinstance(entry, str) else entry.name
+        if name in result.masks or name in result.unavailable:
+            raise ValueError(f"networks: expected each network once, got {name} twice")
+        try:
+            network = load_network(entry, device=device) if isinstance(entry, str) else entry
+        except WeightsUnavailable as error:
+            result.unavailable[name] = str(error)
+            if said is not None:
+                said(str(error))
+            continue
+        settings = MaskSettings.preset(preset, network=name.partition(" ")[0]).replace(**dict(changes or {}))
+        images = load_images(paths, network.input_size)
+        masks = learn_masks(network, images, targets, settings, seed=seed, batch_size=batch_size)
+        result.images[name], result.masks[name] = images, masks
+        if said is not None:
+            said(f"{name}: {len(masks)} masks, {int(masks.converged.sum())} converged")
+    return result
+
+
+def correlation(first: Tensor, second: Tensor, size: int = COMMON_SIZE) -> float:
+    """ρ of two saliency maps H×W or 1×H×W of any sizes, compared at ``size``×``size`` px; NaN where one is
+    flat.
+    """
+    a, b = (resize_map(heat.detach().cpu().numpy(), (size, size)).ravel() for heat in (first, second))
+    a, b = a - a.mean(), b - b.mean()
+    # A map is flat when nothing but the rounding of its mean is left.
+    if not min(np.abs(a).max(), np.abs(b).max()) > 1e-9:
+        return float("nan")
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def saliency_correlations(masks: Mapping[str, Masks], size: int = COMMON_SIZE) -> NDArray[np.float64]:
+    """ρ of each pair of networks on each image, M×M×N in the order of ``masks``; NaN where a map is flat.
+
+    Errors: ``ValueError`` where the networks have masks of different numbers of images.
+    """
+    counts = {name: len(rows) for name, rows in masks.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"masks: expected as many from each network, got {counts}")
+    count = max(counts.values(), default=0)
+    maps = [rows.saliency for rows in masks.values()]
+    table = np.full((len(maps), len(maps), count), np.nan)
+    for i, first in enumerate(maps):
+        for j in range(i, len(maps)):
+            table[i, j] = table[j, i] = [correlation(first[n], maps[j][n], size) for n in range(count)]
+    return table
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "COMMON_SIZE",
+    "Architectures",
+    "correlation",
+    "learn_by_architecture",
+    "saliency_correlations",
+]

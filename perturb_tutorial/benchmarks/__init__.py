@@ -1,0 +1,71 @@
+"""The paper's measurements on any data: plan → batches → records → summary, resumable, on one machine or many.
+
+    plan      questions (image, class, targets) in batches of ``batch_size``, times methods: a pure function of data
+              and settings
+    batch     one method on some questions; its rows are one file of ``records.parquet``, renamed into place whole
+    summary   every figure with its counts and a 95 % bootstrap interval, and paired differences between methods
+
+A batch whose file is there is never computed again, so a run that was killed goes on where it was, and its records
+are those of an unbroken run. The engine computes batches, in this process or on Ray's workers; only this process
+writes.
+
+    from perturb_tutorial.benchmarks import BenchmarkSettings, read_data, run_benchmark
+
+    data = read_data("pointing-game", "samples")
+    outcome = run_benchmark("pointing-game", data, network, "out", BenchmarkSettings(methods=("grad_cam",)))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perturb_tutorial.benchmarks.base import Benchmark
+    from perturb_tutorial.benchmarks.catalog import BENCHMARKS, find_benchmark
+    from perturb_tutorial.benchmarks.data import BenchmarkData, read_data, read_samples
+    from perturb_tutorial.benchmarks.plan import Plan, Question
+    from perturb_tutorial.benchmarks.run import Outcome, plan_benchmark, run_benchmark
+    from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+    from perturb_tutorial.benchmarks.store import RecordsError, read_records
+
+_EXPORTS = {
+    "BENCHMARKS": "catalog",
+    "Benchmark": "base",
+    "BenchmarkData": "data",
+    "BenchmarkSettings": "settings",
+    "Outcome": "run",
+    "Plan": "plan",
+    "Question": "plan",
+    "RecordsError": "store",
+    "find_benchmark": "catalog",
+    "plan_benchmark": "run",
+    "read_data": "data",
+    "read_records": "store",
+    "read_samples": "data",
+    "run_benchmark": "run",
+}
+
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "BenchmarkData",
+    "BenchmarkSettings",
+    "Outcome",
+    "Plan",
+    "Question",
+    "RecordsError",
+    "find_benchmark",
+    "plan_benchmark",
+    "read_data",
+    "read_records",
+    "read_samples",
+    "run_benchmark",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line imports this package for its options only; torch is loaded when something is used.
+    if name in _EXPORTS:
+        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

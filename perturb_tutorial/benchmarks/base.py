@@ -1,0 +1,100 @@
+"""What makes a benchmark: its questions, what is measured on a map, and the figures made of the records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perturb_tutorial.baselines.registry import METHODS
+from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.plan import Question
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.networks import Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COMPARED = (
+    "mask",
+    "gradient",
+    "guided_backprop",
+    "excitation_backprop",
+    "contrastive_excitation_backprop",
+    "grad_cam",
+    "occlusion",
+)
+"""The paper's method and the six that it is compared with (§3)."""
+
+COMMON = {
+    "category_id": "int64",
+    "category": "string",
+    "method": "string",
+    "problem": "string",
+    "usable": "bool",
+    "converged": "bool",
+    "score": "double",
+    "seconds": "double",
+}
+"""Columns of every record beside image_id: ``problem`` is what is wrong with the image (then nothing is measured),
+``usable`` whether the map says anything, ``converged`` of a mask, ``score`` that of the targets on the image."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One answer: a question, the image (3×S×S) and its ``size`` (height, width) in its file, and a method's map.
+
+    ``heat`` is h×w, raw scale; None for a method that has none. ``point``: (x, y) in px of the input, of a method
+    that points by itself. ``score``: of the targets, ``top``: the class with the highest score.
+    """
+
+    question: Question
+    image: Tensor
+    size: tuple[int, int]
+    method: str
+    heat: NDArray[np.float32] | None
+    point: tuple[float, float] | None
+    score: float
+    top: int
+    network: Network
+    settings: BenchmarkSettings
+
+
+class Benchmark(ABC):
+    """One of the paper's measurements, or one beside them.
+
+    ``methods``: asked where nobody names any. ``own_methods``: names that only this benchmark knows.
+    ``columns``: what :meth:`measure` tells, Arrow's types by name. ``points``: whether a method's own point is asked
+    for instead of its map.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]] = COMPARED
+    own_methods: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[dict[str, str]]
+    points: ClassVar[bool] = False
+
+    def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
+        """The methods that are asked. Errors: ``ValueError`` lists what there is."""
+        known = (*self.own_methods, *METHODS)
+        for name in settings.methods:
+            if name not in known:
+                raise ValueError(f"methods: expected some of {', '.join(known)}, got {name!r}")
+        return settings.methods or self.methods
+
+    def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
+        """What is asked of every method, image by image, before ``settings.limit``."""
+        return data.questions()
+
+    @abstractmethod
+    def measure(self, view: View) -> dict[str, Any]:
+        """The record's ``columns`` of one answer."""
+
+    @abstractmethod
+    def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+        """What summary.json says, from the records of images without a problem: figures and differences."""

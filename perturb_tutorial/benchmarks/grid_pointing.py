@@ -1,0 +1,110 @@
+"""The grid pointing game (Böhle et al., CVPR 2021), in two steps.
+
+First the network sees every image: which does it classify right, with which score? Then images of distinct classes,
+the best recognized first, become mosaics of n×n, and each method is asked for the class of every cell. The score is
+the share of positive attribution inside the cell, 1/n² by chance; no positive mass scores 0.
+
+An image of a data set with categories (COCO) is right when the network's class is in the set C of a category in it,
+and then stands for this category. Böhle et al. use 3×3 on inputs of three times the size; here the mosaic is squashed
+to the network's input, so 2×2 is the default: the cells of a 3×3 mosaic are 75 px wide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturb_tutorial.benchmarks.base import Benchmark, View
+from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.figures import Figures, keys, wide
+from perturb_tutorial.benchmarks.plan import Mosaic, Question
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.datasets.records import ImageRecord
+from perturb_tutorial.metrics import grid_pointing_score, plan_mosaics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOSAICS = 500
+"""The most mosaics made where nobody says how many (Böhle et al.)."""
+
+
+class Recognition(Benchmark):
+    """The first step: what the network sees in each image."""
+
+    name = "recognition"
+    about = "Which images does the network classify right?"
+    methods = ("recognition",)
+    own_methods = ("recognition",)
+    columns = {"right": "bool", "top": "int64"}  # noqa: RUF012  (ClassVar in the base)
+
+    def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
+        """No map is asked for."""
+        return self.methods
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Whether the class with the highest score is one of the targets."""
+        return {"right": view.top in view.question.targets, "top": view.top}
+
+    def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+        """The share of questions whose image is classified right."""
+        images, _ = keys(records)
+        result = Figures(settings.seed)
+        result.add_means("accuracy", wide(records, "right"), images)
+        return result.to_dict()
+
+
+class GridPointingGame(Benchmark):
+    """The second step: the share of positive attribution in the right cell."""
+
+    name = "grid-pointing-game"
+    about = "Which cell of a mosaic does the attribution fall in? (Böhle et al., 2021)"
+    columns = {"cell": "int64", "images": "list string", "share": "double"}  # noqa: RUF012  (ClassVar in the base)
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """The share inside the cell, and the images of the mosaic."""
+        mosaic, cell = view.question.image, view.question.cell
+        if not isinstance(mosaic, Mosaic) or view.heat is None:
+            raise TypeError(f"image: expected a mosaic and its map, got {type(mosaic).__name__}")
+        share = grid_pointing_score(view.heat, mosaic.cells, cell)
+        return {"cell": cell, "images": [str(part.id) for part in mosaic.parts], "share": share}
+
+    def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+        """The mean share of each method, over mosaics and cells."""
+        images, _ = keys(records)
+        result = Figures(settings.seed)
+        chance = {"cells": settings.cells, "chance": 1 / settings.cells**2}
+        result.add_means("share", wide(records, "share"), images, labels=chance)
+        return result.to_dict()
+
+
+def mosaic_questions(
+    questions: list[Question], records: pd.DataFrame, settings: BenchmarkSettings
+) -> list[Question]:
+    """The second step's questions from the first one's and its records: for each mosaic, one a cell.
+
+    An image that is right for several categories is used for the one with the highest score. Errors: ``ValueError``
+    where fewer than cells² classes are recognized.
+    """
+    known = {(str(question.image.id), question.category): question for question in questions}
+    best = records[records["problem"].isna() & records["right"].eq(True)]
+    best = best.sort_values(["score", "category_id"], ascending=[False, True], kind="stable")
+    best = best.drop_duplicates("image_id").sort_values("image_id")
+    right = [known[str(i), int(c)] for i, c in zip(best["image_id"], best["category_id"], strict=True)]
+    count = settings.mosaics or min(MOSAICS, max(1, len(right) // settings.cells**2))
+    plan = plan_mosaics(
+        [question.category for question in right],
+        best["score"].to_numpy(),
+        np.ones(len(right), dtype=np.bool_),
+        cells=settings.cells,
+        count=count,
+        seed=settings.seed,
+    )
+    asked = []
+    for number, places in enumerate(plan):
+        chosen = [right[place] for place in places]
+        parts = tuple(question.image for question in chosen if isinstance(question.image, ImageRecord))
+        mosaic = Mosaic(f"mosaic {number:05d}", parts, settings.cells)
+        asked += [Question(mosaic, q.category, q.name, q.targets, cell) for cell, q in enumerate(chosen)]
+    return asked

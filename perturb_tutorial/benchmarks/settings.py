@@ -1,0 +1,74 @@
+"""What changes a record: one frozen table, written beside the records and compared before they are continued."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from perturb_tutorial.settings import MaskSettings, find_preset
+
+IMAGES_PER_CLASS = 400
+"""The pointing game's subset: the first images of each class (§4)."""
+MINIMUM_IMAGES = 10
+"""A class of animals takes part with more than this many images that show an eye and a foot (§7)."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """How a benchmark is run.
+
+    ``methods``: names of methods, empty for the benchmark's own choice. ``mask``: settings of the method ``mask``.
+    ``target_count``: how many of the best predicted classes the mask of the localization benchmark has as targets;
+    1 is the true class (§6.2 has 5). ``seed``: of masks, variable occlusion, drawn images and resamples.
+    ``limit``: at most that many images, drawn by seed, so that a smaller number is part of a larger one.
+    ``batch_size``: questions in a batch; a record is computed in the same batch however often a run is resumed.
+
+    ``per_class``: pointing game, the first images of each class. ``cells``, ``mosaics``: grid pointing game, mosaics
+    of cells × cells images; None makes as many as use each image that was recognized about once, at most 500.
+    ``held_out_share``: localization, images for the search for α*. ``minimum_images``: animal parts, a class has
+    more than that many. ``steps``: faithfulness, steps of the curves.
+    Errors: ``ValueError`` with one line.
+    """
+
+    methods: tuple[str, ...] = ()
+    mask: MaskSettings = dataclasses.field(default_factory=MaskSettings)
+    target_count: int = 1
+    seed: int = 0
+    limit: int | None = None
+    batch_size: int = 16
+    per_class: int = IMAGES_PER_CLASS
+    cells: int = 2
+    mosaics: int | None = None
+    held_out_share: float = 0.1
+    minimum_images: int = MINIMUM_IMAGES
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods: expected each once, got {', '.join(self.methods)}")
+        least = {"target_count": 1, "seed": 0, "batch_size": 1, "per_class": 1, "cells": 2, "minimum_images": 0}
+        for name, low in (least | {"steps": 1, "limit": 1, "mosaics": 1}).items():
+            value = getattr(self, name)
+            if value is None and name in ("limit", "mosaics"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
+        if not (math.isfinite(self.held_out_share) and 0 < self.held_out_share < 1):
+            raise ValueError(f"held_out_share: expected a share between 0 and 1, got {self.held_out_share!r}")
+
+    @classmethod
+    def preset(cls, name: str, *, network: str | None = None, **changes: Any) -> BenchmarkSettings:
+        """The preset called ``name``, ``default`` or ``localization``, of masks (§6.2), and ``changes``."""
+        mask = MaskSettings.preset(name, network=network)
+        return cls(mask=mask, target_count=find_preset(name).target_count, **changes)
+
+    def replace(self, **changes: Any) -> BenchmarkSettings:
+        """A copy with ``changes``."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name, as they stand in settings.json."""
+        return {**dataclasses.asdict(self), "methods": list(self.methods)}

@@ -1,0 +1,249 @@
+"""A gallery of one class (§6.2, fig. 5 and 6): every photograph of a folder with its mask, on one contact
+sheet.
+
+Over each photograph stand the softmax probability of the class and C or I: whether the network's best class
+is it (correct) or not (incorrect). Under the localization preset the mask deletes the five best classes
+together, whatever they are, so it shows what else the network looks at.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perturb_tutorial.files import whole_file
+from perturb_tutorial.images import load_images
+from perturb_tutorial.networks import Network, top_classes
+from perturb_tutorial.optimizer import learn_masks
+from perturb_tutorial.plotting import HEAT_COLORMAP, bare, overlay
+from perturb_tutorial.results import Masks
+from perturb_tutorial.settings import PRESETS, MaskSettings, find_preset
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Endings by which a folder's image files are known, in any case."""
+
+COLUMNS = 10
+"""Photographs in a row; five rows of them are the paper's 50."""
+MAX_PIXELS = 40_000_000
+"""A sheet that would have more is written at a lower resolution."""
+
+_IMAGES_AT_ONCE = 16
+_TILE = 160  # px of one photograph on the sheet
+_LABEL = 24  # px of the line over it
+_INCHES = 1.0  # of one tile
+
+Progress = Callable[[float], None]
+"""Called with the number of photographs done under all presets, a fraction while masks are being learned."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """N photographs of one class with their masks.
+
+    ``names``: what the photographs are called. ``pictures``: N×3×S×S uint8. ``probability``: of the class, N
+    values. ``predicted``: the best class of each. ``masks``: by preset, N each. ``errors``: a line for each
+    bad file.
+    """
+
+    network: str
+    target: int
+    label: str
+    names: list[str] = field(default_factory=list)
+    pictures: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8))
+    probability: list[float] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+    masks: dict[str, Masks] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def correct(self) -> list[bool]:
+        """Whether each photograph's best class is the class."""
+        return [index == self.target for index in self.predicted]
+
+    @property
+    def recall(self) -> float:
+        """The share of correct photographs; NaN without any."""
+        return sum(self.correct) / len(self) if self.names else math.nan
+
+    def figure(self, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
+        """The contact sheet, one block a preset."""
+        return contact_sheet(self, columns=columns, colormap=colormap)
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files of ``folder`` by name, known by their endings; its own folders and hidden files are
+    left out.
+
+    Errors: ``ValueError`` where there is no such folder or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise ValueError(f"folder: expected a folder with images, {folder} is {what}")
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ValueError(f"folder: {folder} cannot be read ({error.strerror})") from error
+    found = [
+        path
+        for path in entries
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    ]
+    if not found:
+        endings = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(
+            f"folder: expected image files ({endings}) in {folder}, found none among {len(entries)} entries"
+        )
+    return found
+
+
+def learn_gallery(
+    network: Network,
+    paths: Sequence[str | Path],
+    target: int | str,
+    presets: Sequence[str] = ("default", "localization"),
+    *,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Gallery:
+    """The masks of the photographs ``paths``, which show the class ``target``, under each preset.
+
+    ``target``: an index, or a wnid or exact name. ``changes``: settings that differ from the presets', such
+    as ``{"iterations": 100}``. A bad file becomes a line of ``Gallery.errors`` and the others go on. Errors:
+    ``ValueError`` for an unknown target, preset or setting.
+    """
+    index = network.class_index(str(target))
+    chosen = {name: find_preset(name) for name in presets}
+    if not chosen or len(chosen) < len(presets):
+        raise ValueError(
+            f"presets: expected some of {', '.join(PRESETS)}, each once, got {', '.join(presets) or 'none'}"
+        )
+    zoo_name = network.name.partition(" ")[0]
+    settings = {
+        name: MaskSettings.preset(name, network=zoo_name).replace(**dict(changes or {})) for name in chosen
+    }
+    gallery = Gallery(network.name, index, network.labels.name(index))
+    pictures: list[Tensor] = []
+    parts: dict[str, list[Masks]] = {name: [] for name in chosen}
+    total = len(paths) * len(chosen)
+    for start in range(0, len(paths), _IMAGES_AT_ONCE):
+        part = [Path(path) for path in paths[start : start + _IMAGES_AT_ONCE]]
+        images, bad = load_images(part, network.input_size, on_error="skip")
+        gallery.errors.extend(map(str, bad))
+        missing = {error.index for error in bad}
+        if len(images):
+            with torch.inference_mode():
+                scores = network.scores(images).cpu()
+            best = top_classes(
+                network, images, min(max(p.target_count for p in chosen.values()), network.class_count)
+            )
+            gallery.names.extend(path.name for row, path in enumerate(part) if row not in missing)
+            gallery.probability.extend(scores[:, index].tolist())
+            gallery.predicted.extend(row[0] for row in best)
+            pictures.append((images * 255).round().to(torch.uint8))
+        for order, (name, preset) in enumerate(chosen.items()):
+            done = start * len(chosen) + order * len(part)
+            if len(images):
+                sets = (
+                    [[index]] * len(images)
+                    if preset.target_count == 1
+                    else [row[: preset.target_count] for row in best]
+                )
+
+                def report(now: int, of: int, done: int = done, size: int = len(part)) -> None:
+                    if progress is not None:
+                        progress(min(total, done + size * now / max(1, of)))
+
+                learned = learn_masks(
+                    network, images, sets, settings[name], seed=seed, batch_size=batch_size, progress=report
+                )
+                parts[name].append(learned.to("cpu"))
+            if progress is not None:
+                progress(done + len(part))
+    if not pictures:
+        return gallery
+    gallery.masks.update((name, Masks.concatenate(rows)) for name, rows in parts.items())
+    return Gallery(**{**vars(gallery), "pictures": torch.cat(pictures)})
+
+
+def gallery(
+    network: Network,
+    paths: Sequence[str | Path],
+    target: int | str,
+    presets: Sequence[str] = ("default", "localization"),
+    *,
+    columns: int = COLUMNS,
+    colormap: str = HEAT_COLORMAP,
+    **options: Any,
+) -> Figure:
+    """The contact sheet of :func:`learn_gallery`, which takes the same arguments and ``options``."""
+    return learn_gallery(network, paths, target, presets, **options).figure(
+        columns=columns, colormap=colormap
+    )
+
+
+def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
+    """Fig. 5 and 6 as one figure: a block a preset, photographs in rows, probability and C or I over each.
+
+    A mask that did not converge is told by an asterisk.
+    """
+    if columns < 1:
+        raise ValueError(f"columns: expected at least 1, got {columns}")
+    columns = max(1, min(columns, len(gallery)))
+    rows = max(1, math.ceil(len(gallery) / columns))
+    blocks = max(1, len(gallery.masks))
+    height = rows * (_TILE + _LABEL) / _TILE + 0.4
+    figure = Figure(
+        figsize=(max(3.0, columns * _INCHES), blocks * height * _INCHES + 0.3), layout="constrained"
+    )
+    right = f", {sum(gallery.correct)} of {len(gallery)} correct (C)" if gallery.names else ": no photographs"
+    figure.suptitle(f"{gallery.label}, {gallery.network}{right}", fontsize=8)
+    for axis, name in zip(figure.subplots(blocks, 1, squeeze=False).flat, gallery.masks or [""], strict=True):
+        bare(axis)
+        axis.set_title(name, fontsize=8, loc="left")
+        sheet = np.ones((rows * (_TILE + _LABEL), columns * _TILE, 3), dtype=np.float32)
+        masks = gallery.masks.get(name)
+        for index in range(len(gallery)):
+            top, left = (index // columns) * (_TILE + _LABEL) + _LABEL, (index % columns) * _TILE
+            picture = gallery.pictures[index].float() / 255
+            assert masks is not None
+            tile = overlay(picture, masks[index].saliency[0], colormap=colormap)
+            sheet[top : top + _TILE - 4, left : left + _TILE - 4] = _thumbnail(tile, _TILE - 4)
+            mark = "C" if gallery.correct[index] else "I"
+            star = "" if masks.converged[index] else "*"
+            label = f"{gallery.probability[index]:.3f} {mark}{star}"
+            axis.text(left + _TILE / 2, top - 3, label, fontsize=6, ha="center", va="bottom")
+        axis.imshow(sheet)
+    return figure
+
+
+def _thumbnail(tile: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    pixels = torch.from_numpy(np.ascontiguousarray(tile)).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    return np.asarray(small[0].permute(1, 2, 0).clamp(0, 1).numpy(), dtype=np.float32)
+
+
+def save_png(figure: Figure, path: str | Path, *, dpi: float = 160) -> None:
+    """``figure`` as a PNG file, whole or not at all; at a lower resolution where it would pass
+    ``MAX_PIXELS``.
+    """
+    width, height = figure.get_size_inches()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=min(dpi, math.sqrt(MAX_PIXELS / (width * height))))
+    with whole_file(path) as file:
+        file.write(content.getvalue())
