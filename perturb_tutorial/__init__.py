@@ -21,6 +21,7 @@ _EXPORTS = {
     "Network": "networks",
     "WeightsUnavailable": "networks",
     "image_sizes": "images",
+    "learn_activation_masks": "activations",
     "learn_masks": "optimizer",
     "load_images": "images",
     "load_network": "networks",
@@ -31,11 +32,18 @@ _EXPORTS = {
     "top_classes": "networks",
 }
 _MODULES = {
+    "activations",
+    "architectures",
     "baselines",
     "benchmarks",
     "datasets",
+    "failures",
+    "figures",
+    "gallery",
+    "games",
     "images",
     "initialization",
+    "layers",
     "masks",
     "metrics",
     "networks",
@@ -58,6 +66,7 @@ __all__ = [
     "Network",
     "WeightsUnavailable",
     "image_sizes",
+    "learn_activation_masks",
     "learn_masks",
     "load_images",
     "load_network",
@@ -69,6 +78,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from perturb_tutorial.activations import learn_activation_masks
     from perturb_tutorial.baselines import saliency
     from perturb_tutorial.datasets.samples import load_samples
     from perturb_tutorial.images import ImageError, ImageErrors, image_sizes, load_images

@@ -3,8 +3,10 @@
 A layer gives activations a of C×h×w for an image. The mask m ∈ [0, 1]^(h×w) lies on them, shared by the
 channels, and nothing is upsampled, softened or jittered; the perturbation is the constant 0:
 
-    Φ(a; m) = a · m,   deletion: min over m of  λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + Σ_{c∈C} f_c(rest of the network on
-    a · m)
+    deletion      min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + Σ_{c∈C} f_c(a · m)
+    preservation  min λ₁ ‖m‖₁     + λ₂ TV_β(m) − Σ_{c∈C} f_c(a · m)
+
+with f_c(a · m) the score of class c when the rest of the network goes on from a · m.
 
 The loop is that of :func:`perturb_tutorial.learn_masks`, and so is the result, :class:`Masks`: its grid has
 the layer's h×w, and ``mask`` and ``saliency`` at the image's size are its nearest-neighbor enlargement,
@@ -18,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +33,15 @@ from perturb_tutorial.initialization import (
     rival_masks,
     smallest_discs,
 )
+from perturb_tutorial.layers import (
+    PAPER_LAYERS,
+    example_image,
+    is_spatial,
+    paper_layers,
+    resolve_layer,
+    spatial_sizes,
+    stage_layers,
+)
 from perturb_tutorial.masks import disc_grids
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
@@ -37,106 +49,6 @@ from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
-
-
-class LayerRow(NamedTuple):
-    """One layer of §6.4: the paper's name, torchvision's, the side of its output, λ₁ and λ₂."""
-
-    paper_name: str
-    layer: str
-    side: int
-    area_weight: float
-    tv_weight: float
-
-
-PAPER_LAYERS: dict[str, tuple[LayerRow, ...]] = {
-    "alexnet": (
-        LayerRow("pool1", "features.2", 27, 1e-4, 1e-2),
-        LayerRow("pool2", "features.5", 13, 5e-3, 1e-2),
-        LayerRow("relu3", "features.7", 13, 5e-3, 1e-2),
-        LayerRow("relu4", "features.9", 13, 5e-3, 1e-2),
-        LayerRow("pool5", "features.12", 6, 1e-2, 1e-3),
-    ),
-    "vgg16": (
-        LayerRow("pool1", "features.4", 112, 5e-5, 1e-2),
-        LayerRow("pool2", "features.9", 56, 1e-4, 1e-2),
-        LayerRow("pool3", "features.16", 28, 1e-4, 1e-2),
-        LayerRow("pool4", "features.23", 14, 5e-3, 1e-2),  # the text says 13×13, the network gives 14×14
-        LayerRow("pool5", "features.30", 7, 1e-2, 1e-3),
-    ),
-}
-"""The paper's layers and weights (§6.4) by the network's name; N = 300, γ = 0.1 and β = 3 are the defaults.
-"""
-
-
-_STAGES_INSIDE = 3
-"""A block halves the side at most (and pads it by a px or two); what shrinks it more is several stages."""
-
-
-def paper_layers(network: Network) -> tuple[LayerRow, ...]:
-    """The rows of §6.4 for ``network``, empty for a network that the section does not name."""
-    rows = PAPER_LAYERS.get(network.name.partition(" ")[0], ())
-    return rows if all(row.layer in network.layers for row in rows) else ()
-
-
-def resolve_layer(network: Network, layer: str) -> str:
-    """The module's name of ``layer``: itself, or what stands for the paper's name, such as ``pool5``, in
-    AlexNet and VGG-16. Errors: ``ValueError`` for an unknown name; it lists the nearest ones.
-    """
-    if layer not in network.layers:
-        layer = next((row.layer for row in paper_layers(network) if row.paper_name == layer), layer)
-    network.layer(layer)
-    return layer
-
-
-def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
-    """(h, w) of each layer with an output N×C×h×w, h·w > 1, in the order in which they were last done."""
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def watch(name: str) -> Any:
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            sizes.pop(name, None)
-            if _is_spatial(output):
-                sizes[name] = (output.shape[2], output.shape[3])
-
-        return hook
-
-    handles = [
-        layer.register_forward_hook(watch(name)) for name, layer in network.module.named_modules() if name
-    ]
-    try:
-        with torch.inference_mode():
-            network.unfolded_logits(_example(network))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
-
-
-def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
-    """Layers to look at, name → (h, w), from the input on: the paper's five of AlexNet and VGG-16; in another
-    network one layer for each size, the last one before the size changes.
-
-    A block that halves the size counts as a whole, so that its end is taken and not a part of it; a container
-    in which the side shrinks by more than ``_STAGES_INSIDE`` is opened.
-    """
-    sizes = spatial_sizes(network)
-    rows = paper_layers(network)
-    if rows:
-        return {row.layer: sizes[row.layer] for row in rows}
-
-    def holds_stages(name: str) -> bool:
-        sides = [max(size) for other, size in sizes.items() if f"{other}.".startswith(f"{name}.")]
-        return max(sides) > _STAGES_INSIDE * min(sides)
-
-    opened = {name for name in sizes if holds_stages(name)}
-    stages: dict[tuple[int, int], str] = {}
-    for name, size in sizes.items():
-        parts = name.split(".")
-        above = {".".join(parts[:depth]) for depth in range(1, len(parts))}
-        if name not in opened and above & set(sizes) <= opened:
-            stages[size] = name
-    return {name: size for size, name in sorted(stages.items(), reverse=True)}
 
 
 def layer_settings(network: Network, layer: str, *, game: str = "deletion") -> MaskSettings:
@@ -197,7 +109,7 @@ def learn_activation_masks(
         pixels = images[start:stop].to(network.device, torch.float32)
         weights = class_weights(sets[start:stop], network.class_count).to(network.device)
         canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
-        return learn_on(canvas, weights, used, report).to(images.device)
+        return replace(learn_on(canvas, weights, used, report), layer=place.layer).to(images.device)
 
     return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
 
@@ -258,17 +170,6 @@ class _LayerCanvas:
         return self._logits(self.images, grid)
 
 
-def _is_spatial(output: object) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
-
-
-def _example(network: Network) -> Tensor:
-    """A gray image with a little noise, 1×3×S×S: a flat one would leave whole layers without a signal."""
-    size = network.input_size
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return (0.3 + 0.4 * noise).to(network.device)
-
-
 def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
     """What ``layer`` gives on the example, one item a run of it."""
     outputs: list[Any] = []
@@ -281,7 +182,7 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
     handle = module.get_submodule(layer).register_forward_hook(hook)
     try:
         with torch.no_grad():
-            (network.logits if folded else network.unfolded_logits)(_example(network))
+            (network.logits if folded else network.unfolded_logits)(example_image(network))
     finally:
         handle.remove()
     return outputs
@@ -306,7 +207,7 @@ def _place(network: Network, layer: str) -> _Place:
     if not outputs:
         raise ValueError(f"{wanted} is not run")
     last = outputs[-1]
-    if not _is_spatial(last):
+    if not is_spatial(last):
         got = "×".join(map(str, last.shape)) if isinstance(last, Tensor) else type(last).__name__
         raise ValueError(f"{wanted} gives {got}; such layers: {', '.join(stage_layers(network)) or 'none'}")
     return _Place(
@@ -317,7 +218,7 @@ def _place(network: Network, layer: str) -> _Place:
 def _same_when_folded(network: Network, layer: str, outputs: list[Any]) -> bool:
     """Whether the folded copy gives the same at ``layer``: not where a BatchNorm was folded into it."""
     folded = _outputs(network, layer, folded=True)
-    if len(folded) != len(outputs) or not _is_spatial(folded[-1]) or folded[-1].shape != outputs[-1].shape:
+    if len(folded) != len(outputs) or not is_spatial(folded[-1]) or folded[-1].shape != outputs[-1].shape:
         return False
     difference = (outputs[-1] - folded[-1]).abs().max()
     return bool(difference <= FOLDED_TOLERANCE * outputs[-1].abs().max().clamp(min=1))
@@ -339,3 +240,14 @@ def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+__all__ = [
+    "PAPER_LAYERS",
+    "layer_settings",
+    "learn_activation_masks",
+    "paper_layers",
+    "resolve_layer",
+    "spatial_sizes",
+    "stage_layers",
+]

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from perturb_tutorial.explain import Request
     from perturb_tutorial.networks import Network
 
-DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, MISTAKE, INTERRUPTED = 0, 2, 130
+
+_BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
+_WEIGHTS_HELP = "The network's state dict, if not downloaded."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -89,17 +92,17 @@ def explain(
         raise click.UsageError(
             "expected at least one IMAGE or --sample NAME (perturb-tutorial samples lists them)"
         )
-    with _mistake("--settings"):
-        settings = MaskSettings.preset(preset, network=network_name)
-        if settings_file is not None:
-            settings = MaskSettings.from_file(settings_file, settings)
-        if game is not None:
-            settings = settings.replace(game=game)
     with _mistake("--sample"):
         sample_paths = _sample_paths(samples_)
     _prepare(output)
     network = _load(network_name, weights, device)
-    _check_method(network, method, layer)
+    layer = _check_method(network, method, layer)
+    with _mistake("--settings"):
+        settings = _preset(network, preset, layer if method == "mask" else None)
+        if settings_file is not None:
+            settings = MaskSettings.from_file(settings_file, settings)
+        if game is not None:
+            settings = settings.replace(game=game)
     with _mistake("--target"):
         chosen = None if target == "auto" else network.class_index(target)
 
@@ -130,7 +133,52 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
     return MISTAKE if outcome.errors else DONE
 
 
-_BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}]"
+@app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--target", required=True, metavar="NAME|INDEX", help="Index, wnid or exact name of the folder's class."
+)
+@click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
+@click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help=_WEIGHTS_HELP)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE.png")
+def gallery(
+    folder: Path,
+    target: str,
+    preset: str,
+    network_name: str,
+    weights: Path | None,
+    seed: int,
+    device: str,
+    output: Path,
+) -> int:
+    """Every photograph of a folder, all of one class, with its mask, the class's probability and C or I."""
+    from tqdm import tqdm
+
+    from perturb_tutorial.gallery import image_files, learn_gallery, save_png
+
+    if output.suffix.lower() != ".png" or output.is_dir():
+        raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
+    with _mistake("FOLDER"):
+        paths = image_files(folder)
+    _prepare(output.parent)
+    network = _load(network_name, weights, device)
+    presets = list(PRESETS) if preset == "both" else [preset]
+    with tqdm(total=len(paths) * len(presets), unit="mask", disable=None, bar_format=_BAR) as bar:
+
+        def progress(done: float) -> None:
+            bar.update(done - bar.n)
+
+        with _mistake("--target"):
+            result = learn_gallery(network, paths, target, presets, seed=seed, progress=progress)
+    for line in result.errors:
+        click.echo(f"error: {line}", err=True)
+    if len(result):
+        save_png(result.figure(), output)
+        click.echo(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
+    return MISTAKE if result.errors else DONE
 
 
 @app.command()
@@ -187,14 +235,25 @@ def _load(name: str, weights: Path | None, device: str) -> Network:
             raise click.ClickException(str(error)) from error
 
 
-def _check_method(network: Network, method: str, layer: str | None) -> None:
+def _check_method(network: Network, method: str, layer: str | None) -> str | None:
+    """The layer's name in the network, once method and layer are known to exist."""
     from perturb_tutorial.baselines import find_method
+    from perturb_tutorial.layers import resolve_layer
 
     with _mistake("--method"):
         find_method(method)
-    if layer is not None:
-        with _mistake("--layer"):
-            network.layer(layer)
+    with _mistake("--layer"):
+        return None if layer is None else resolve_layer(network, layer)
+
+
+def _preset(network: Network, preset: str, layer: str | None) -> MaskSettings:
+    """The preset's settings, or for masks on a layer those of §6.4."""
+    if layer is None:
+        return MaskSettings.preset(preset, network=network.name)
+    from perturb_tutorial.activations import layer_settings
+
+    with _mistake("--layer"):
+        return layer_settings(network, layer)
 
 
 def _prepare(output: Path) -> None:

@@ -25,6 +25,7 @@ from perturb_tutorial.networks import Network, top_classes
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.plotting import explanation
+from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import MaskSettings
 
 IMAGES_AT_ONCE = 8
@@ -186,14 +187,16 @@ def _explain_batch(
 def _by_mask(
     images: Tensor, sets: list[list[int]], request: Request, progress: Callable[[int, int], None] | None
 ) -> tuple[Tensor, Tensor | None, list[dict[str, Any]]]:
-    from perturb_tutorial.optimizer import learn_masks
+    if request.layer is None:
+        settings, masks, masked = request.settings, *_image_masks(images, sets, request, progress)
+    else:
+        from perturb_tutorial.activations import learn_activation_masks
 
-    settings = request.settings
-    masks = learn_masks(request.network, images, sets, settings, seed=request.seed, progress=progress)
-    color = request.network.mean_color
-    background = fully_perturbed(
-        images, settings.perturbation, color=color, blur_sigma=settings.blur_sigma, seed=request.seed
-    )
+        layer, seed = request.layer, request.seed
+        masks = learn_activation_masks(
+            request.network, images, sets, layer, request.settings, seed=seed, progress=progress
+        )
+        settings, masked = masks.settings, None
     numbers = [
         {
             "game": settings.game,
@@ -207,7 +210,21 @@ def _by_mask(
         }
         for row in range(len(images))
     ]
-    return masks.saliency[:, 0], perturb(images, background, masks.mask), numbers
+    return masks.saliency[:, 0], masked, numbers
+
+
+def _image_masks(
+    images: Tensor, sets: list[list[int]], request: Request, progress: Callable[[int, int], None] | None
+) -> tuple[Masks, Tensor]:
+    """Masks on the images, and what they leave of them."""
+    from perturb_tutorial.optimizer import learn_masks
+
+    network, settings, seed = request.network, request.settings, request.seed
+    masks = learn_masks(network, images, sets, settings, seed=seed, progress=progress)
+    background = fully_perturbed(
+        images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
+    )
+    return masks, perturb(images, background, masks.mask)
 
 
 def _by_comparison(

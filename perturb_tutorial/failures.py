@@ -1,9 +1,9 @@
 """What is wrong with a mask (§6.6), found by rule and told in words.
 
 The paper shows masks on a part of the object, masks on the context and optimizations that did not converge.
-With the saliency h at input size, the pixels O of the object and the score's log odds g = log Σ_{c∈C} eᶻᶜ −
-log Σ_{c∉C} eᶻᶜ:
+With the saliency h at input size, the pixels O of the object and the logits z:
 
+    g = log Σ_{c∈C} exp z_c − log Σ_{c∉C} exp z_c   (log odds of the target),
     energy inside = Σ_{p∈O} h(p) / Σ_p h(p),   covered = |{p ∈ O: h(p) ≥ ½}| / |O|,
     effect = (s₀ − s) / (s₀ − s∞) in the deletion game, (s − s∞) / (s₀ − s∞) in the preservation game,
 
@@ -118,7 +118,7 @@ def effects(masks: Masks) -> Tensor:
 
 
 def log_odds(network: Network, images: Tensor, targets: Any) -> Tensor:
-    """g of each image: log Σ_{c∈C} eᶻᶜ − log Σ_{c∉C} eᶻᶜ, N values on the CPU."""
+    """g of each image: log Σ_{c∈C} exp z_c − log Σ_{c∉C} exp z_c, N values on the CPU."""
     sets = class_sets(targets, len(images), network.class_count)
     inside = class_weights(sets, network.class_count) > 0
     with torch.inference_mode():

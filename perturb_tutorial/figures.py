@@ -1,5 +1,4 @@
-"""The figures of §6, each a function of images and results: rows of photographs under masks, in the paper's
-order.
+"""The figures of §6, each a function of images and results: rows of photographs under masks.
 
     fig. 4   preset_comparison   default beside localization
     fig. 7   architectures       one column a network

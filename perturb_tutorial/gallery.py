@@ -1,5 +1,4 @@
-"""A gallery of one class (§6.2, fig. 5 and 6): every photograph of a folder with its mask, on one contact
-sheet.
+"""A gallery of one class (§6.2, fig. 5 and 6): the photographs of a folder with their masks on one sheet.
 
 Over each photograph stand the softmax probability of the class and C or I: whether the network's best class
 is it (correct) or not (incorrect). Under the localization preset the mask deletes the five best classes
@@ -43,7 +42,7 @@ _LABEL = 24  # px of the line over it
 _INCHES = 1.0  # of one tile
 
 Progress = Callable[[float], None]
-"""Called with the number of photographs done under all presets, a fraction while masks are being learned."""
+"""Called with the number of masks done, one a file and preset; a fraction while they are being learned."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def gallery(
 def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
     """Fig. 5 and 6 as one figure: a block a preset, photographs in rows, probability and C or I over each.
 
-    A mask that did not converge is told by an asterisk.
+    A mask that did not converge has an asterisk.
     """
     if columns < 1:
         raise ValueError(f"columns: expected at least 1, got {columns}")
@@ -212,7 +211,9 @@ def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = H
         figsize=(max(3.0, columns * _INCHES), blocks * height * _INCHES + 0.3), layout="constrained"
     )
     right = f", {sum(gallery.correct)} of {len(gallery)} correct (C)" if gallery.names else ": no photographs"
-    figure.suptitle(f"{gallery.label}, {gallery.network}{right}", fontsize=8)
+    failed = any(not masks.converged.all() for masks in gallery.masks.values())
+    star = "; * did not converge" if failed else ""
+    figure.suptitle(f"{gallery.label}, {gallery.network}{right}{star}", fontsize=8)
     for axis, name in zip(figure.subplots(blocks, 1, squeeze=False).flat, gallery.masks or [""], strict=True):
         bare(axis)
         axis.set_title(name, fontsize=8, loc="left")

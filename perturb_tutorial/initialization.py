@@ -1,14 +1,14 @@
 """The mask at the start (§2): the smallest disc that does the job, and four rivals.
 
-A centered disc of radius r = 0, 5, …, 175 image px (of 224) is tried: in the deletion game it is perturbed, in
-the preservation game it is what is kept. With s₀ the score of the image and s∞ that of the fully perturbed one,
-the normalized score is
+A centered disc of radius r = 0, 5, …, 175 image px (of 224) is tried: in the deletion game it is perturbed,
+in the preservation game it is what is kept. With s₀ the score of the image and s∞ that of the fully perturbed
+one, the normalized score is
 
     ŝ(r) = (s(r) − s∞) / (s₀ − s∞)
 
 and the smallest r with ŝ ≤ 0.01 (deletion) or ŝ ≥ 0.99 (preservation) is taken; without one the mask perturbs
-everything. ŝ need not be monotone in r, so the search is a scan from below, not a bisection. It tries the disc
-that is then used: softened by σ = 10 image px and brought to the grid.
+everything. ŝ need not be monotone in r, so the search is a scan from below, not a bisection. It tries the
+disc that is then used: softened by σ = 10 image px and brought to the grid.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _RANDOM_STREAM = 0x6D30  # keeps this draw apart from the jitter's and the noise
 
 
 class InitialMasks(NamedTuple):
-    """Grids N×1×h×w at the start, and the chosen radii: N values in image px of a 224 px input, NaN without one."""
+    """Grids N×1×h×w at the start, and the N chosen radii, image px of a 224 px input, NaN without one."""
 
     grid: Tensor
     radius: Tensor
@@ -66,8 +66,8 @@ def initial_masks(
 ) -> InitialMasks:
     """The masks that ``settings.initialization`` asks for.
 
-    ``images``, ``perturbed``: N×3×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values, of
-    the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
+    ``images``, ``perturbed``: N×3×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values,
+    of the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
     """
     if settings.initialization == "disc":
         game = _Game(images, perturbed, weights, original_score, perturbed_score)
@@ -149,7 +149,7 @@ def smallest_discs(
 ) -> InitialMasks:
     """The smallest disc for each of N images, a few radii at a time for the images that have none yet.
 
-    ``normalized``: (row numbers, grids r×1×h×w) → ŝ, rows×r. ``grids``: R×1×h×w, one for each of ``DISC_RADII``.
+    ``normalized``: (row numbers, grids r×1×h×w) → ŝ, rows×r. ``grids``: R×1×h×w, one a radius.
     ``usable``: N booleans; where s₀ ≤ s∞ no disc is searched for. Without a disc the grid is 0.
     """
     found = torch.zeros(len(usable), 1, *grids.shape[2:], device=grids.device)

@@ -1,13 +1,13 @@
 """learn_masks: one batched loop for both games.
 
-For each image x and set of classes C it minimizes over the grid m ∈ [0, 1]^(h×w), by Adam with a clip to [0, 1]
-after each step, the objective of module ``objectives`` with E_τ taken by one random shift an iteration:
+For each image x and set of classes C it minimizes over the grid m ∈ [0, 1]^(h×w), by Adam with a clip to
+[0, 1] after each step, the objective of module ``objectives`` with E_τ taken by one random shift an iteration:
 
     deletion  min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + E_τ Σ_{c∈C} f_c(Φ(x(· − τ); M))      (eq. 6; eq. 2)
 
-The loss of a batch is the sum over its images, so each has the gradient it would have alone; the shifts are one
-sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's. Nothing in the
-loop waits for the device.
+The loss of a batch is the sum over its images, so each has the gradient it would have alone; the shifts are
+one sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's. Nothing
+in the loop waits for the device.
 
 An image whose score or gradient is not finite gets no step in that iteration and is not ``converged``; its
 neighbors in the batch do not notice. ``converged`` is: all scores finite and score_masked < score_original
@@ -54,12 +54,12 @@ def learn_masks(
 ) -> Masks:
     """A mask for each of N images.
 
-    ``images``: N×3×S×S in [0, 1], S = ``network.input_size``. ``targets``: a class index, N indices, or N sets of
-    indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same seed gives the
-    same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
-    ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when the
-    device runs out of memory. ``progress``: called with (done, total) image-iterations.
-    Returns :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form.
+    ``images``: N×3×S×S in [0, 1], S = ``network.input_size``. ``targets``: a class index, N indices, or N
+    sets of indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same
+    seed gives the same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
+    ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when
+    the device runs out of memory. ``progress``: called with (done, total) image-iterations. Returns
+    :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form.
     """
     settings = settings or MaskSettings()
     if engine not in ENGINES:
@@ -172,7 +172,7 @@ class Canvas(Protocol):
         """The masks at the start."""
 
     def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """Under the mask in one iteration, differentiable in ``grid``, and the mask as it lies there, N×1×H×W."""
+        """Under the mask in one iteration, differentiable in ``grid``, and the mask as it lies, N×1×H×W."""
 
     def masked(self, grid: Tensor) -> Tensor:
         """Under the mask without jitter."""
@@ -243,7 +243,7 @@ def _learn_batch(
 
 
 def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Report) -> Masks:
-    """The loop of the module's docstring, on whatever the masks lie on; ``weights``: N×K, 1 for each target class."""
+    """The loop of the module's docstring on any canvas; ``weights``: N×K, 1 for each target class."""
 
     def score_of(logits: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -34,6 +34,7 @@ class Masks:
     ``score_original``, ``score_perturbed``, ``score_masked``: N target scores, summed over each set of classes, of the
     image, of the fully perturbed image, and under the final mask without jitter. ``radius``: the initial disc, image px
     of a 224 px input, NaN without one. ``converged``: N booleans, module ``optimizer`` says when.
+    ``layer``: the layer whose output is masked (§6.4), None for a mask on the image.
     """
 
     grid: Tensor
@@ -45,6 +46,7 @@ class Masks:
     radius: Tensor
     history: History
     settings: MaskSettings
+    layer: str | None = None
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -106,6 +108,7 @@ class Masks:
             "format": FORMAT,
             "size": list(self.size),
             "settings": self.settings.to_dict(),
+            "layer": self.layer,
             **{name: getattr(self, name).cpu() for name in _ROWS},
             **{f"history.{name}": getattr(self.history, name).cpu() for name in _HISTORY},
         }
@@ -126,6 +129,7 @@ class Masks:
         return cls(
             size=tuple(content["size"]),
             settings=MaskSettings(**content["settings"]),
+            layer=content["layer"],
             history=History(*(content[f"history.{name}"] for name in _HISTORY)),
             **{name: content[name] for name in _ROWS},
         )

@@ -137,6 +137,37 @@ def test_a_comparison_method_leaves_what_does_not_apply_null(tmp_path):
     assert np.load(tmp_path / "chelsea.npy").shape == (224, 224)
 
 
+def test_a_mask_on_a_layer(tmp_path, quick):
+    arguments = ["explain", "--sample", "chelsea", "--layer", "_blocks.10", "--settings", quick]
+    assert cli.run([*arguments, "--output", str(tmp_path / "out")]) == 0
+    (entry,) = results(tmp_path / "out")
+    assert entry["method"] == "mask"
+    # The stage of 14×14: VGG-16's pool4 (§6.4).
+    assert (entry["settings"]["area_weight"], entry["settings"]["tv_weight"]) == (5e-3, 1e-2)
+    assert np.load(tmp_path / "out" / "chelsea.npy").shape == (224, 224)
+
+
+def test_gallery_of_a_folder(tmp_path, capsys):
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    with Image.open(sample_path("chelsea")) as photograph:
+        photograph.save(folder / "chelsea.png")
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    sheet = tmp_path / "sheet.png"
+    arguments = ["gallery", str(folder), "--target", "Egyptian cat", "--preset", "default"]
+    assert cli.run([*arguments, "--output", str(sheet)]) == 2
+    captured = capsys.readouterr()
+    assert "1 photographs, 1 correct" in captured.out
+    assert captured.err.count("\n") == 1
+    assert "broken.jpg: is not an image" in captured.err
+    assert sheet.stat().st_size > 10_000
+    for extra, message in ((["--output", str(tmp_path / "x.pdf")], "--output: expected a file FILE.png"),):
+        assert cli.run([*arguments, *extra]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.run(["gallery", str(tmp_path / "none"), "--target", "0", "--output", str(sheet)]) == 2
+    assert capsys.readouterr().err.startswith("error: FOLDER: ")
+
+
 def test_bad_images_are_named_and_the_others_explained(tmp_path, quick, capsys):
     good = tmp_path / "good.png"
     with Image.open(sample_path("coffee")) as photograph:

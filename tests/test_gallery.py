@@ -127,7 +127,9 @@ def test_only_bad_files_leave_lines(tiny, folder):
 def test_a_mask_that_did_not_converge_has_an_asterisk(tiny, folder):
     result = learn_gallery(tiny, image_files(folder)[:2], 0, ["default"], changes=QUICK)
     masks = replace(result.masks["default"], converged=torch.tensor([True, False]))
-    (block,) = labels(contact_sheet(Gallery(**{**vars(result), "masks": {"default": masks}})))
+    figure = contact_sheet(Gallery(**{**vars(result), "masks": {"default": masks}}))
+    (block,) = labels(figure)
+    assert figure.get_suptitle().endswith("* did not converge")
     assert [text.endswith("*") for text in block] == [False, True]
 
 

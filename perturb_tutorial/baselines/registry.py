@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from perturb_tutorial.activations import learn_activation_masks
 from perturb_tutorial.baselines.blur_occlusion import blur_occlusion
 from perturb_tutorial.baselines.contrastive_excitation_backprop import contrastive_excitation_backprop
 from perturb_tutorial.baselines.excitation_backprop import excitation_backprop
@@ -26,11 +27,19 @@ def learned_mask(
     images: Tensor,
     targets: Any,
     *,
+    layer: str | None = None,
     settings: MaskSettings | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Tensor:
-    """The saliency N×1×H×W of :func:`perturb_tutorial.learn_masks`, which takes the same arguments."""
+    """The saliency N×1×H×W of :func:`perturb_tutorial.learn_masks`, which takes the same arguments.
+
+    With ``layer`` the mask is learned on that layer's output (§6.4, module ``activations``).
+    """
+    if layer is not None:
+        return learn_activation_masks(
+            network, images, targets, layer, settings, seed=seed, **options
+        ).saliency
     return learn_masks(network, images, targets, settings, seed=seed, **options).saliency
 
 
@@ -84,20 +93,19 @@ def saliency(
     """The map of each of N images by the method called ``method``, N×1×h×w, raw scale, on the images' device.
 
     ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them. ``layer``: the
-    layer that the method reads, or None for its usual one. ``settings``: of a mask. ``seed``: of a mask or of
-    variable occlusion. Both are unused elsewhere. ``options``: whatever else the method takes, such as
-    ``batch_size`` or ``progress``.
+    layer that the method reads or that the mask is learned on, None for its usual one. ``settings``: of a mask.
+    ``seed``: of a mask or of variable occlusion. Both are unused elsewhere. ``options``: whatever else the method
+    takes, such as ``batch_size`` or ``progress``.
     Errors: ``ValueError`` for an unknown method or option (lists what there is) and what the method raises.
     """
     function = find_method(method).function
     given = {"settings": settings, "seed": seed}
     takes = inspect.signature(function).parameters
-    known = inspect.signature(learn_masks).parameters if function is learned_mask else takes
+    learns = learn_masks if layer is None else learn_activation_masks
+    known = inspect.signature(learns).parameters if function is learned_mask else takes
     unknown = sorted(set(options) - set(known))
     if unknown:
         listed = ", ".join(name for name, value in known.items() if value.kind is value.KEYWORD_ONLY)
         raise ValueError(f"{method}: expected options out of {listed}; got {', '.join(unknown)}")
     options.update((name, value) for name, value in given.items() if name in takes)
-    if layer is not None or "layer" in takes:
-        options["layer"] = layer
-    return function(network, images, targets, **options)
+    return function(network, images, targets, layer=layer, **options)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.plan import Plan, Question
     from perturb_tutorial.benchmarks.run import Outcome, plan_benchmark, run_benchmark
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-    from perturb_tutorial.benchmarks.store import RecordsError, read_records
+    from perturb_tutorial.benchmarks.store import BenchmarkError, read_records
 
 _EXPORTS = {
     "BENCHMARKS": "catalog",
@@ -37,7 +37,7 @@ _EXPORTS = {
     "Outcome": "run",
     "Plan": "plan",
     "Question": "plan",
-    "RecordsError": "store",
+    "BenchmarkError": "store",
     "find_benchmark": "catalog",
     "plan_benchmark": "run",
     "read_data": "data",
@@ -50,11 +50,11 @@ __all__ = [
     "BENCHMARKS",
     "Benchmark",
     "BenchmarkData",
+    "BenchmarkError",
     "BenchmarkSettings",
     "Outcome",
     "Plan",
     "Question",
-    "RecordsError",
     "find_benchmark",
     "plan_benchmark",
     "read_data",

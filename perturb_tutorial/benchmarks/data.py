@@ -84,7 +84,9 @@ def read_data(
     if any(root.glob("annotations/instances_*.json")):
         return BenchmarkData(read_coco(root, split), imagenet_classes_of(near=near))
     if benchmark == "pointing-game":
-        raise ValueError(f"data: {root}: expected COCO's annotations/instances_<split>.json in it, found none")
+        raise ValueError(
+            f"data: {root}: expected COCO's annotations/instances_<split>.json in it, found none"
+        )
     return BenchmarkData(read_imagenet(root, split or "val"))
 
 
@@ -99,7 +101,10 @@ def read_samples(*, labels: bool = False) -> BenchmarkData:
     def found(record: ImageRecord) -> ImageRecord:
         sample = samples[names[record.id]]
         if sample.path is None:
-            return replace(record, problem=f"{sample.name}: {sample.package} carries it; run: pip install {sample.package}")
+            return replace(
+                record,
+                problem=f"{sample.name}: {sample.package} carries it; run: pip install {sample.package}",
+            )
         return replace(record, path=sample.path)
 
     dataset = replace(dataset, images=tuple(found(record) for record in dataset.images))

@@ -5,7 +5,8 @@ the best recognized first, become mosaics of n×n, and each method is asked for 
 the share of positive attribution inside the cell, 1/n² by chance; no positive mass scores 0.
 
 An image of a data set with categories (COCO) is right when the network's class is in the set C of a category in it,
-and then stands for this category. Böhle et al. use 3×3 on inputs of three times the size; here the mosaic is squashed
+and then stands for this category; ``elsewhere`` says whether another image of the mosaic shows it too, which no
+attribution can know. Böhle et al. use 3×3 on inputs of three times the size; here the mosaic is squashed
 to the network's input, so 2×2 is the default: the cells of a 3×3 mosaic are 75 px wide.
 """
 
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturb_tutorial.benchmarks.base import Benchmark, View
-from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.plan import Mosaic, Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
@@ -60,7 +60,12 @@ class GridPointingGame(Benchmark):
 
     name = "grid-pointing-game"
     about = "Which cell of a mosaic does the attribution fall in? (Böhle et al., 2021)"
-    columns = {"cell": "int64", "images": "list string", "share": "double"}  # noqa: RUF012  (ClassVar in the base)
+    columns = {  # noqa: RUF012  (ClassVar in the base)
+        "cell": "int64",
+        "images": "list string",
+        "share": "double",
+        "elsewhere": "bool",
+    }
 
     def measure(self, view: View) -> dict[str, Any]:
         """The share inside the cell, and the images of the mosaic."""
@@ -68,14 +73,20 @@ class GridPointingGame(Benchmark):
         if not isinstance(mosaic, Mosaic) or view.heat is None:
             raise TypeError(f"image: expected a mosaic and its map, got {type(mosaic).__name__}")
         share = grid_pointing_score(view.heat, mosaic.cells, cell)
-        return {"cell": cell, "images": [str(part.id) for part in mosaic.parts], "share": share}
+        others = [part for place, part in enumerate(mosaic.parts) if place != cell]
+        elsewhere = any(view.question.category in part.categories for part in others)
+        images = [str(part.id) for part in mosaic.parts]
+        return {"cell": cell, "images": images, "share": share, "elsewhere": elsewhere}
 
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
-        """The mean share of each method, over mosaics and cells."""
+        """The mean share of each method, over all cells and over those whose class no other cell shows."""
         images, _ = keys(records)
         result = Figures(settings.seed)
-        chance = {"cells": settings.cells, "chance": 1 / settings.cells**2}
-        result.add_means("share", wide(records, "share"), images, labels=chance)
+        shares, elsewhere = wide(records, "share"), wide(records, "elsewhere")
+        alone = next(iter(elsewhere.values())) == 0
+        for subset, rows in (("all", np.ones_like(alone)), ("class in one cell only", alone)):
+            about = {"subset": subset, "cells": settings.cells, "chance": 1 / settings.cells**2}
+            result.add_means("share", shares, images, rows=rows, labels=about)
         return result.to_dict()
 
 

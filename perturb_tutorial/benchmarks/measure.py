@@ -103,7 +103,9 @@ class Worker:
                     network=self.network,
                     settings=self.settings,
                 )
-                usable = is_usable(heat) if heat is not None else point is None or bool(np.isfinite(point).all())
+                usable = (
+                    is_usable(heat) if heat is not None else point is None or bool(np.isfinite(point).all())
+                )
                 row = self.benchmark.measure(view)
                 row |= {"usable": usable, "score": scores[i]}
                 row["converged"] = answers.converged[i] if answers.converged is not None else None

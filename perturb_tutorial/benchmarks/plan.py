@@ -83,7 +83,9 @@ def digest(questions: Sequence[Question]) -> str:
         image = question.image
         content: list[object] = [str(image.id), question.category, list(question.targets), question.cell]
         if isinstance(image, ImageRecord):
-            places = [[i.category, i.box, i.area, {k: list(v) for k, v in i.parts.items()}] for i in image.instances]
+            places = [
+                [i.category, i.box, i.area, {k: list(v) for k, v in i.parts.items()}] for i in image.instances
+            ]
             content += [image.path.name, image.height, image.width, image.label, image.truth, places]
         sha.update(json.dumps(content).encode())
     return sha.hexdigest()[:16]

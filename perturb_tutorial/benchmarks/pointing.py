@@ -76,7 +76,9 @@ class PointingGame(Benchmark):
         if not isinstance(image, ImageRecord):
             raise TypeError(f"image: expected an image's record, got {type(image).__name__}")
         mean, first = _points(view)
-        mask = union_mask((i.segmentation for i in image.of(category) if i.segmentation is not None), view.size)
+        mask = union_mask(
+            (i.segmentation for i in image.of(category) if i.segmentation is not None), view.size
+        )
         instances = [i.category for i in image.instances]
         areas, boxes = [i.area for i in image.instances], [i.box for i in image.instances]
         return {
@@ -106,7 +108,13 @@ class PointingGame(Benchmark):
             change = {m: tables["hit"][m] - tables["first_hit"][m] for m in tables["hit"]}
             labels = {"subset": subset}
             result.add_means(
-                "precision_mean_minus_first", change, images, classes, rows=rows, labels=labels, differences=False
+                "precision_mean_minus_first",
+                change,
+                images,
+                classes,
+                rows=rows,
+                labels=labels,
+                differences=False,
             )
         return {**result.to_dict(), "classes": _classes(records)}
 

@@ -49,7 +49,14 @@ class BenchmarkSettings:
         object.__setattr__(self, "methods", tuple(self.methods))
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods: expected each once, got {', '.join(self.methods)}")
-        least = {"target_count": 1, "seed": 0, "batch_size": 1, "per_class": 1, "cells": 2, "minimum_images": 0}
+        least = {
+            "target_count": 1,
+            "seed": 0,
+            "batch_size": 1,
+            "per_class": 1,
+            "cells": 2,
+            "minimum_images": 0,
+        }
         for name, low in (least | {"steps": 1, "limit": 1, "mosaics": 1}).items():
             value = getattr(self, name)
             if value is None and name in ("limit", "mosaics"):

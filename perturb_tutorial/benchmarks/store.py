@@ -25,8 +25,8 @@ PREFIX, SUFFIX = "part-", ".parquet"
 RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.json", ".lock"
 
 
-class RecordsError(RuntimeError):
-    """Records that cannot be written or read; the message is one line with the mend."""
+class BenchmarkError(RuntimeError):
+    """Records that cannot be written or read, workers that die; the message is one line with the mend."""
 
 
 def parquet() -> tuple[Any, Any]:
@@ -53,7 +53,9 @@ def read_records(folder: str | Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RecordsError(f"{path} cannot be read ({reason}); delete the file named and start again") from error
+        raise BenchmarkError(
+            f"{path} cannot be read ({reason}); delete the file named and start again"
+        ) from error
 
 
 class Store:
@@ -62,7 +64,9 @@ class Store:
     def __init__(self, folder: Path, columns: Mapping[str, str]) -> None:
         self.folder = folder
         self._arrow, self._parquet = parquet()
-        self._schema = self._arrow.schema([(name, _type(self._arrow, kind)) for name, kind in columns.items()])
+        self._schema = self._arrow.schema(
+            [(name, _type(self._arrow, kind)) for name, kind in columns.items()]
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for entry in folder.iterdir():
@@ -104,15 +108,17 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def unwritable(path: Path, error: OSError) -> RecordsError:
+def unwritable(path: Path, error: OSError) -> BenchmarkError:
     """One line for what the disk refused."""
     reason = error.strerror or str(error)
-    return RecordsError(f"{path} cannot be written ({reason}); what is written is whole: make room and start again")
+    return BenchmarkError(
+        f"{path} cannot be written ({reason}); what is written is whole: make room and start again"
+    )
 
 
 def write_json(path: Path, content: Any) -> None:
-    """``content`` as JSON, whole or not at all; NaN and infinities become null."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """``content``, whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with whole_file(path) as file:
             file.write(text.encode())
@@ -121,11 +127,12 @@ def write_json(path: Path, content: Any) -> None:
         raise unwritable(path, error) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it; NaN and infinities become None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if -float("inf") < value < float("inf") else None
     return value
@@ -145,7 +152,9 @@ def claim(folder: Path) -> IO[bytes]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise RecordsError(f"{folder} is in use by another run; wait for it or give another folder") from None
+            raise BenchmarkError(
+                f"{folder} is in use by another run; wait for it or give another folder"
+            ) from None
         except OSError:
             pass  # a file system without locks
     return file
@@ -153,20 +162,22 @@ def claim(folder: Path) -> IO[bytes]:
 
 def agree(path: Path, settings: Mapping[str, Any]) -> None:
     """Writes ``settings`` to ``path``, or compares them with what is there: ``ValueError`` names what differs."""
-    wanted = json.loads(json.dumps(_plain(settings)))
+    wanted = plain(settings)
     if not path.exists():
         write_json(path, wanted)
         return
     try:
         present = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordsError(f"{path} cannot be read ({error}); give another folder") from error
+        raise BenchmarkError(f"{path} cannot be read ({error}); give another folder") from error
     old, new = _flat(present), _flat(wanted)
     different = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     if different:
         told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different[:3])
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-        raise ValueError(f"output: {path.parent} has records of other settings ({told}{more}); give another folder")
+        raise ValueError(
+            f"output: {path.parent} has records of other settings ({told}{more}); give another folder"
+        )
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

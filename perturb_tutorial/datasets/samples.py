@@ -56,11 +56,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Photographs N×3×size×size in [0, 1], their N ImageNet classes, and their N names."""
+    """Photographs N×3×size×size in [0, 1], their N ImageNet classes, and their N names.
+
+    ``boxes``: for each photograph the boxes (x0, y0, x1, y1) of the objects of its class, in px of ``images``.
+    """
 
     images: Tensor
     targets: list[int]
     names: list[str]
+    boxes: list[list[tuple[float, float, float, float]]]
 
 
 @lru_cache(maxsize=1)
@@ -119,4 +123,19 @@ def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samp
                 f"sample: {name} shows no ImageNet class; use load_images(sample_path({name!r}), {size})"
             )
         targets.append(index)
-    return Samples(load_images([sample_path(name) for name in chosen], size), targets, chosen)
+    images = load_images([sample_path(name) for name in chosen], size)
+    return Samples(images, targets, chosen, [_boxes(name, size) for name in chosen])
+
+
+def _boxes(name: str, size: int) -> list[tuple[float, float, float, float]]:
+    """The boxes of the objects of the photograph's class, squashed with it to size×size."""
+    records = _records()
+    image = next(record for record in records["images"] if record["name"] == name)
+    of_class = {c["id"] for c in records["categories"] if image["imagenet_index"] in c["imagenet_indices"]}
+    across, down = size / image["width"], size / image["height"]
+    return [
+        (x * across, y * down, (x + width) * across, (y + height) * down)
+        for annotation in records["annotations"]
+        if annotation["image_id"] == image["id"] and annotation["category_id"] in of_class
+        for x, y, width, height in [annotation["bbox"]]
+    ]

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
+from perturb_tutorial.activations import learn_activation_masks
 from perturb_tutorial.baselines.layers import resolve_layer
 
 BACKWARD = [
@@ -319,6 +320,10 @@ def test_saliency_is_each_method_by_its_name():
     settings = pt.MaskSettings(iterations=3)
     mask = pt.saliency(network, images, 1, "mask", settings=settings, seed=4)
     assert torch.equal(mask, pt.learn_masks(network, images, 1, settings, seed=4).saliency)
+    inside = pt.saliency(network, images, 1, "mask", layer="grouped", settings=settings, seed=4)
+    expected = learn_activation_masks(network, images, 1, "grouped", settings, seed=4).saliency
+    assert torch.equal(inside, expected)
+    assert not torch.equal(inside, mask)
     draws = [pt.saliency(network, images, 1, "variable_occlusion", seed=seed) for seed in (0, 1)]
     assert not torch.equal(*draws)
 

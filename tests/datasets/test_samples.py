@@ -26,6 +26,16 @@ def test_chosen_samples_keep_their_order_and_size():
     assert loaded.images.shape == (2, 3, 96, 96)
 
 
+def test_boxes_are_squashed_with_their_photograph():
+    loaded = pt.load_samples(100, names=["chelsea", "jeep"])
+    ((x0, y0, x1, y1),) = loaded.boxes[0]  # one cat, at the file's 451×300 px
+    record = next(r for r in samples._records()["images"] if r["name"] == "chelsea")
+    (box,) = [a["bbox"] for a in samples._records()["annotations"] if a["image_id"] == record["id"]]
+    assert (x0 * 4.51, y0 * 3, (x1 - x0) * 4.51, (y1 - y0) * 3) == pytest.approx(box)
+    assert len(loaded.boxes[1]) >= 1
+    assert all(0 <= v <= 100.001 for boxes in loaded.boxes for box in boxes for v in box)
+
+
 def test_samples_without_a_class_are_left_out_and_named():
     assert "astronaut" not in pt.load_samples(16).names
     with pytest.raises(ValueError, match="sample: astronaut shows no ImageNet class"):

@@ -1,0 +1,159 @@
+"""Eyes against feet (§7, fig. 11, table 2): mean mask value in 5×5 px around each key point, lower = more salient.
+
+The value is that of the mask, 1 − saliency. A comparison method has no mask: its map's positive part over its maximum
+takes the saliency's place. Per class, over all its key points, ratio = mean at feet / mean at eyes; per group of
+classes the mean of the ratios ± SE over classes. Classes with more than ``minimum_images`` images that show an eye and
+a foot take part. Intervals resample images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturb_tutorial.benchmarks.base import Benchmark, View
+from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.figures import Figures, keys
+from perturb_tutorial.benchmarks.plan import Question
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.datasets import imagenet_classes_of, imagenet_indices, with_both_parts
+from perturb_tutorial.datasets.records import ImageRecord
+from perturb_tutorial.metrics import class_parts, group_parts, is_usable, resize_map, window_means
+from perturb_tutorial.metrics.heatmaps import Bool, Float
+from perturb_tutorial.metrics.intervals import Statistic
+from perturb_tutorial.paper import fig11
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BIRD, DOG = 16, 18
+"""COCO's ids, under which the ImageNet birds and dogs are listed."""
+
+
+class AnimalParts(Benchmark):
+    """Mask values at eyes and feet."""
+
+    name = "animal-parts"
+    about = "Are eyes more salient than feet? (§7)"
+    methods = ("mask",)
+    columns = {"eyes": "list double", "feet": "list double", "outside": "int64"}  # noqa: RUF012  (ClassVar in the base)
+
+    def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
+        """The labeled images that show an eye and a foot, of classes that have enough of them."""
+        both = {str(image.id) for image in with_both_parts(data.dataset.images, 0)}
+        asked = [question for question in data.label_questions() if str(question.image.id) in both]
+        counts = Counter(question.category for question in asked)
+        chosen = [question for question in asked if counts[question.category] > settings.minimum_images]
+        if not chosen:
+            most = max(counts.values(), default=0)
+            raise ValueError(
+                f"minimum_images: no class has more than {settings.minimum_images} labeled images with an eye and a "
+                f"foot, the largest has {most}; lower it (--minimum-images)"
+            )
+        return chosen
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """The means of the windows around eyes and around feet, and how many key points lie outside the image."""
+        image = view.question.image
+        if not isinstance(image, ImageRecord) or view.heat is None:
+            raise TypeError(f"image: expected an image's record and a map, got {type(image).__name__}")
+        row: dict[str, Any] = {"eyes": [], "feet": [], "outside": 0}
+        # A mask of ones, which is no map at all, still has values at the key points.
+        if view.method != "mask" and not is_usable(view.heat):
+            return row
+        positive = np.maximum(resize_map(view.heat, view.size), 0)
+        mask = 1 - (
+            positive if view.method == "mask" else positive / max(positive.max(), np.finfo(float).tiny)
+        )
+        for part, column in (("eye", "eyes"), ("foot", "feet")):
+            points = [point for instance in image.instances for point in instance.parts.get(part, ())]
+            means = window_means(mask, points)
+            row[column] = means[np.isfinite(means)].tolist()
+            row["outside"] += int((~np.isfinite(means)).sum())
+        return row
+
+    def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+        """The mean feet:eyes ratio over classes, of all and of each group, and each class's statistics (fig. 11)."""
+        images, classes = keys(records)
+        parts = {str(m): p.sort_values(["image_id", "category_id"]) for m, p in records.groupby("method")}
+        present = {method: np.ones(len(images), dtype=np.bool_) for method in parts}
+        result = Figures(settings.seed)
+        groups = {int(c): group_of(int(c)) for c in np.unique(classes)}
+        for group in ("all", *sorted(set(groups.values()))):
+            inside = np.array([group in ("all", groups[int(c)]) for c in classes])
+
+            def make(method: str, rows: Bool) -> Statistic:
+                part = parts[method][rows]
+                return mean_ratio(_sums(part, "eyes"), _sums(part, "feet"), classes[rows])
+
+            chosen = {method: rows & inside for method, rows in present.items()}
+            result.add("feet_to_eyes", chosen, images, make, labels={"group": group})
+        tables = [_tables(method, part, groups) for method, part in parts.items()]
+        return {
+            **result.to_dict(),
+            "classes": [row for class_rows, _ in tables for row in class_rows],
+            "groups": [row for _, group_rows in tables for row in group_rows],
+        }
+
+
+@cache
+def _groups() -> dict[int, str]:
+    indices = imagenet_indices()
+    listed = imagenet_classes_of()
+    birds_and_dogs = {c: name for key, name in ((BIRD, "bird"), (DOG, "dog")) for c in listed[key]}
+    return birds_and_dogs | {indices[animal.wnid]: animal.group for animal in fig11()}
+
+
+def group_of(index: int) -> str:
+    """The row of table 2 that an ImageNet class belongs to: the paper's 76 classes, all birds and dogs; else other."""
+    return _groups().get(index, "other")
+
+
+def _sums(part: pd.DataFrame, column: str) -> tuple[Float, Float]:
+    """Sum and number of the key points' values in each row."""
+    values = [np.asarray(value, dtype=np.float64) for value in part[column]]
+    return np.array([v.sum() for v in values]), np.array([v.size for v in values], dtype=np.float64)
+
+
+def mean_ratio(eyes: tuple[Float, Float], feet: tuple[Float, Float], classes: Any) -> Statistic:
+    """Statistic: the mean over classes of mean at feet / mean at eyes, from each row's sums and numbers.
+
+    A class without an eye or a foot in a resample is skipped there; NaN where all are.
+    """
+    members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
+
+    def mean(weights: Float, rows: Any, part: tuple[Float, Float]) -> Float:
+        return np.asarray((weights[:, rows] @ part[0][rows]) / (weights[:, rows] @ part[1][rows]))
+
+    def statistic(weights: Float) -> Float:
+        if not members:
+            return np.full(len(weights), np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.stack([mean(weights, rows, feet) / mean(weights, rows, eyes) for rows in members])
+        finite = np.isfinite(ratios)
+        count = finite.sum(axis=0)
+        total = np.where(finite, ratios, 0.0).sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    return statistic
+
+
+def _tables(
+    method: str, part: pd.DataFrame, groups: dict[int, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Fig. 11's rows and table 2's rows of one method."""
+    rows, ratios = [], {}
+    for category, own in part.groupby("category_id", sort=True):
+        eyes, feet = (
+            np.concatenate([np.asarray(v, dtype=np.float64) for v in own[c]]) for c in ("eyes", "feet")
+        )
+        statistics = class_parts(eyes, feet)
+        index, name = int(category), str(own["category"].iloc[0])
+        about = {"category_id": index, "category": name, "group": groups[index], "method": method}
+        rows.append({**about, "images": len(own), **statistics._asdict()})
+        ratios[str(index)] = statistics.ratio
+    table = group_parts(ratios, {str(index): group for index, group in groups.items()})
+    return rows, [{"group": group, "method": method, **row._asdict()} for group, row in table.items()]

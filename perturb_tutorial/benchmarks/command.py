@@ -1,0 +1,234 @@
+"""``perturb-tutorial benchmark``: one command for each measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perturb_tutorial.settings import GAMES, PRESETS, MaskSettings
+
+if TYPE_CHECKING:
+    from perturb_tutorial.benchmarks.run import Outcome
+    from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+    from perturb_tutorial.networks import Network
+
+SHOWN = 60
+"""Lines of figures on the screen; summary.json has all."""
+
+_COMMON = [
+    click.option("--data", default="samples", show_default=True, metavar="DIR|samples", help="The data set's folder."),
+    click.option("--split", metavar="NAME", help="Such as val2014; needed where the folder has several."),
+    click.option("--methods", metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
+    click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"),
+    click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="The network's state dict."),
+    click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True),
+    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of masks."),
+    click.option("--game", type=click.Choice(GAMES), help="Of the masks.  [default: deletion]"),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option("--ray-address", metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
+    click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N", help="Of Ray's workers without GPU."),
+    click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
+]  # fmt: skip
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_COMMON):
+        function = option(function)
+    return function
+
+
+@click.group()
+def benchmark() -> None:
+    """Measure methods: on the samples, or on your own COCO, ImageNet or animal parts."""
+
+
+@benchmark.command("pointing-game")
+@_common
+@click.option(
+    "--per-class", type=click.IntRange(min=1), default=400, show_default=True, help="First images of a class."
+)
+@click.option("--near", is_flag=True, help="Also categories that ImageNet has only something like.")
+def pointing_game(**options: Any) -> int:
+    """Does the peak of the map lie on the object? (§4)"""
+    return _run("pointing-game", **options)
+
+
+@benchmark.command("grid-pointing-game")
+@_common
+@click.option(
+    "--cells", type=click.IntRange(min=2), default=2, show_default=True, help="Mosaics of N×N images."
+)
+@click.option(
+    "--mosaics", type=click.IntRange(min=1), metavar="N", help="How many.  [default: each image about once]"
+)
+def grid_pointing_game(**options: Any) -> int:
+    """Which cell of a mosaic does the attribution fall in?"""
+    return _run("grid-pointing-game", **options)
+
+
+@benchmark.command()
+@_common
+@click.option(
+    "--held-out-share", type=float, default=0.1, show_default=True, help="Images for the search for α*."
+)
+def localization(**options: Any) -> int:
+    """Does the box around the map's high part fit the object? (§5)"""
+    return _run("localization", **options)
+
+
+@benchmark.command("animal-parts")
+@_common
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="ImageNet's images, if not in --data."
+)
+@click.option(
+    "--minimum-images",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="A class has more.  [default: 10; samples: 0]",
+)
+def animal_parts(**options: Any) -> int:
+    """Are eyes more salient than feet? (§7)"""
+    if options["minimum_images"] is None:
+        options["minimum_images"] = 0 if options["data"] == "samples" else 10
+    return _run("animal-parts", **options)
+
+
+@benchmark.command()
+@_common
+@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Of each curve.")
+def faithfulness(**options: Any) -> int:
+    """Does the score follow the map when pixels are deleted and inserted?"""
+    return _run("faithfulness", **options)
+
+
+def _run(
+    name: str,
+    *,
+    data: str,
+    split: str | None,
+    methods: str | None,
+    network_name: str,
+    weights: Path | None,
+    preset: str,
+    settings_file: Path | None,
+    game: str | None,
+    device: str,
+    output: Path,
+    engine: str,
+    ray_address: str | None,
+    cores_per_worker: int | None,
+    images: Path | None = None,
+    near: bool = False,
+    **options: Any,
+) -> int:
+    from tqdm import tqdm
+
+    from perturb_tutorial.benchmarks.data import read_data
+    from perturb_tutorial.benchmarks.run import run_benchmark
+    from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+
+    with _mistakes():
+        mask = MaskSettings.preset(preset, network=network_name)
+        if settings_file is not None:
+            mask = MaskSettings.from_file(settings_file, mask)
+        mask = mask.replace(game=game) if game is not None else mask
+        chosen = (
+            tuple(part.strip() for part in methods.split(",") if part.strip()) if methods is not None else ()
+        )
+        settings = BenchmarkSettings.preset(preset, network=network_name, methods=chosen, **options).replace(
+            mask=mask
+        )
+        _check(name, settings)
+        source = read_data(name, data, split, images=images, near=near)
+        for line in source.dataset.problems:
+            click.echo(f"left out: {line}", err=True)
+        network = _load(network_name, weights, device)
+        # disable=None: a bar on a terminal, none in a pipe.
+        with tqdm(unit="record", disable=None) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            outcome = run_benchmark(
+                name,
+                source,
+                network,
+                output,
+                settings,
+                engine=engine,
+                ray_address=ray_address,
+                cores_per_worker=cores_per_worker,
+                progress=progress,
+            )
+    _tell(outcome)
+    return 0
+
+
+def _check(name: str, settings: BenchmarkSettings) -> None:
+    """A method's name is wrong before anything is read."""
+    from perturb_tutorial.benchmarks.catalog import find_benchmark
+
+    find_benchmark(name).chosen_methods(settings)
+
+
+def _load(name: str, weights: Path | None, device: str) -> Network:
+    from perturb_tutorial.networks import WeightsUnavailable, load_network, pick_device
+
+    try:
+        return load_network(name, weights=weights, device=pick_device(device))
+    except WeightsUnavailable as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """What the user can mend is one line; an argument that the message begins with is told as its option."""
+    from perturb_tutorial.benchmarks.store import BenchmarkError
+
+    known = {name for parameter in click.get_current_context().command.params for name in parameter.opts}
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        option = f"--{text.partition(': ')[0].replace('_', '-')}"
+        raise click.ClickException(option + text[len(option) - 2 :] if option in known else text) from error
+    except (BenchmarkError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _tell(outcome: Outcome) -> None:
+    """The figures, what stands out, and where all of it is."""
+    summary = outcome.summary
+    for figure in summary["figures"][:SHOWN]:
+        click.echo(_line(figure))
+    if len(summary["figures"]) > SHOWN:
+        click.echo(f"… and {len(summary['figures']) - SHOWN} more")
+    records = summary["records"]
+    if records["bad_images"]:
+        click.echo(f"{records['bad_images']} bad images were not measured:", err=True)
+        for problem in records["problems"]:
+            click.echo(f"  {problem}", err=True)
+    for method, count in records["unusable_maps"].items():
+        click.echo(f"{method}: {count} maps are zero everywhere or not finite", err=True)
+    click.echo(
+        f"{records['finished']} records, {outcome.computed} of them new; all figures: {outcome.folder / 'summary.json'}"
+    )
+
+
+def _line(figure: dict[str, Any]) -> str:
+    numbers = ("estimate", "low", "high", "rows", "images")
+    about = [f"{key} {value}" for key, value in figure.items() if key not in (*numbers, "name", "method")]
+    told = f"{figure['name']} ({', '.join(about)})" if about else figure["name"]
+    estimate, low, high = ("–" if figure[key] is None else f"{figure[key]:.4f}" for key in numbers[:3])
+    span = f"{estimate} [{low}, {high}]"
+    return f"{told:<64} {figure['method']:<32} {span}  {figure['rows']} of {figure['images']} images"

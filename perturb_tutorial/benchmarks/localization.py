@@ -1,0 +1,109 @@
+"""Weak localization (§5, table 1): the tight box around what a threshold keeps, against the true boxes.
+
+Each record has, for the three thresholds, whether the box is right at each α of its grid: one character an α, 1 or 0.
+α* is the α with the lowest error on a held-out share of the images, drawn by seed; the error is that of the other
+images at α*. The interval is of those images, α* being fixed.
+
+The method mask has the true class as target, or, with ``target_count`` 5 (the localization preset, §6.2), the five
+best predicted classes; the other methods have the true class.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturb_tutorial.benchmarks.base import Benchmark, View
+from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.figures import Figures, keys
+from perturb_tutorial.benchmarks.plan import Question
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.datasets.records import Box, ImageRecord
+from perturb_tutorial.metrics import choose_alpha, held_out, resize_map, right_by_alpha
+from perturb_tutorial.metrics.heatmaps import Float
+from perturb_tutorial.metrics.localization import Threshold, grid_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THRESHOLDS: tuple[Threshold, ...] = ("value", "energy", "mean")
+
+
+class Localization(Benchmark):
+    """Boxes from maps."""
+
+    name = "localization"
+    about = "Does the box around the map's high part fit the object? (§5)"
+    columns = {f"right_{threshold}": "string" for threshold in THRESHOLDS}  # noqa: RUF012  (ClassVar in the base)
+
+    def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
+        """The questions whose image has a box of the class."""
+        found = [question for question in data.questions() if true_boxes(question) or _problem(question)]
+        if len({str(question.image.id) for question in found if not _problem(question)}) < 2:
+            raise ValueError(
+                f"data: {data.dataset.name}: localization needs boxes on at least 2 images; give ImageNet's folder "
+                "with LOC_val_solution.csv or the XML files, COCO's folder, or samples"
+            )
+        return found
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Right or wrong at each α of each threshold's grid."""
+        if view.heat is None:
+            raise ValueError(f"method: {view.method} gives no map")
+        side = view.network.input_size
+        heat, truth = resize_map(view.heat, (side, side)), np.array(true_boxes(view.question))
+        return {
+            f"right_{threshold}": "".join(
+                "01"[bool(r)] for r in right_by_alpha(heat, truth, view.size, threshold)
+            )
+            for threshold in THRESHOLDS
+        }
+
+    def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+        """The error of each method and threshold at its α*, on the images that were not held out."""
+        images, _ = keys(records)
+        result = Figures(settings.seed)
+        names = np.unique(images)
+        if len(names) < 2:
+            return result.to_dict()
+        held = np.isin(images, names[held_out(len(names), settings.held_out_share, settings.seed)])
+        for threshold in THRESHOLDS:
+            errors: dict[str, Float] = {}
+            searches: dict[str, dict[str, Any]] = {}
+            for method, part in records.groupby("method", sort=True):
+                right = _right(part, f"right_{threshold}")
+                search = choose_alpha(right[held], grid_of(threshold))
+                column = int(np.argmin(np.abs(search.alphas - search.alpha)))
+                errors[str(method)] = 1 - right[:, column].astype(np.float64)
+                searches[str(method)] = {
+                    "alpha": search.alpha,
+                    "held_out_error": search.error,
+                    "held_out_rows": search.images,
+                }
+            labels = {"threshold": threshold}
+            result.add_means("error", errors, images, rows=~held, labels=labels, by_method=searches)
+        return result.to_dict()
+
+
+def _problem(question: Question) -> bool:
+    return isinstance(question.image, ImageRecord) and question.image.problem is not None
+
+
+def true_boxes(question: Question) -> tuple[Box, ...]:
+    """The true boxes of the class (x0, y0, x1, y1, inclusive) in px of the original image; crowds are none."""
+    image = question.image
+    if not isinstance(image, ImageRecord):
+        return ()
+    if image.truth:
+        return image.truth
+    boxes = [i.box for i in image.of(question.category) if not i.crowd]
+    # A box of width w holds w columns of pixels, at least one.
+    return tuple((x, y, x + max(w, 1) - 1, y + max(h, 1) - 1) for x, y, w, h in boxes)
+
+
+def _right(part: pd.DataFrame, column: str) -> NDArray[np.bool_]:
+    """Rows × α, in the order of ``keys``."""
+    ordered = part.sort_values(["image_id", "category_id"])
+    return np.array([[letter == "1" for letter in text] for text in ordered[column]], dtype=np.bool_)

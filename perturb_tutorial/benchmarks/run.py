@@ -1,0 +1,233 @@
+"""Runs a benchmark: agrees on the settings, computes the batches that are missing, and sums up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from perturb_tutorial.benchmarks.base import COMMON, Benchmark
+from perturb_tutorial.benchmarks.catalog import find_benchmark
+from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.grid_pointing import GridPointingGame, Recognition, mosaic_questions
+from perturb_tutorial.benchmarks.measure import Worker
+from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.store import (
+    RECORDS,
+    SETTINGS,
+    SUMMARY,
+    BenchmarkError,
+    Store,
+    agree,
+    claim,
+    parquet,
+    plain,
+    write_json,
+)
+from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
+from perturb_tutorial.networks import Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENGINES = ("local", "ray")
+RECOGNITION = "recognition.parquet"
+"""The first step of the grid pointing game."""
+LINES = 100
+"""Lines that summary.json quotes of what was left out."""
+
+Rows = list[dict[str, Any]]
+Compute = Callable[[Worker, Iterator[Batch]], Iterable[tuple[int, Rows]]]
+"""An engine: from a worker and the missing batches to their numbers and records, in any order."""
+Progress = Callable[[int, int], None]
+"""Called as (records finished, records planned)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``summary`` as in summary.json (None: nothing to measure), the ``folder``, and the records computed now."""
+
+    summary: dict[str, Any]
+    folder: Path
+    computed: int
+
+
+def plan_benchmark(name: str, data: BenchmarkData, settings: BenchmarkSettings | None = None) -> Plan:
+    """What ``run_benchmark`` would do first; of the grid pointing game, the step that finds what is recognized."""
+    settings = settings or BenchmarkSettings()
+    benchmark = find_benchmark(name)
+    benchmark.chosen_methods(settings)
+    first = Recognition() if isinstance(benchmark, GridPointingGame) else benchmark
+    questions = limited(first.questions(data, settings), settings.limit, settings.seed)
+    if not questions:
+        raise ValueError(f"data: {data.dataset.name} has no image with a class that the network knows")
+    return Plan(tuple(questions), first.chosen_methods(settings), settings.batch_size)
+
+
+def run_benchmark(
+    name: str,
+    data: BenchmarkData,
+    network: Network,
+    output: str | Path,
+    settings: BenchmarkSettings | None = None,
+    *,
+    engine: str = "local",
+    ray_address: str | None = None,
+    cores_per_worker: int | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Runs the benchmark called ``name`` on ``data`` and writes its records and summary.json to ``output``.
+
+    What an earlier run has finished there is kept. ``engine``: this process, or Ray's workers, with the cluster at
+    ``ray_address`` (None: the one that RAY_ADDRESS names, or one on this machine) and ``cores_per_worker`` where there
+    is no GPU. Errors: ``ValueError`` for settings or data of the wrong form, and where ``output`` holds records of
+    other settings; ``BenchmarkError`` where it cannot be written; ``ImportError`` for a missing extra.
+    """
+    settings = settings or BenchmarkSettings()
+    benchmark = find_benchmark(name)
+    compute = _engine(engine, ray_address, cores_per_worker)
+    parquet()
+    plan = plan_benchmark(name, data, settings)
+    _check_targets(plan.questions, network)
+    folder = Path(output)
+    with claim(folder):
+        agree(folder / SETTINGS, _fingerprint(benchmark, data, plan, network, settings))
+        computed = 0
+        about: dict[str, Any] = {}
+        if isinstance(benchmark, GridPointingGame):
+            first = Recognition()
+            frame, computed = _step(first, plan, network, settings, folder / RECOGNITION, compute, progress)
+            about = {"recognition": {"records": _counts(frame, plan), **_figures(first, frame, settings)}}
+            questions = mosaic_questions(list(plan.questions), frame, settings)
+            plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
+        frame, more = _step(benchmark, plan, network, settings, folder / RECORDS, compute, progress)
+        content = {
+            "benchmark": benchmark.name,
+            "about": benchmark.about,
+            "data": {
+                "name": data.dataset.name,
+                "images": len(data.dataset.images),
+                "annotations_left_out": len(data.dataset.problems),
+                "left_out": list(data.dataset.problems[:LINES]),
+            },
+            "network": network.name,
+            "settings": settings.to_dict(),
+            "intervals": {
+                "level": LEVEL,
+                "resamples": RESAMPLES,
+                "resampled": "images",
+                "seed": settings.seed,
+            },
+            **about,
+            "records": _counts(frame, plan),
+            **_figures(benchmark, frame, settings),
+        }
+        summary: dict[str, Any] = plain(content)
+        write_json(folder / SUMMARY, summary)
+    return Outcome(summary, folder, computed + more)
+
+
+def _engine(name: str, address: str | None, cores: int | None) -> Compute:
+    if name not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "local":
+        return lambda worker, batches: ((batch.number, worker.measure(batch)) for batch in batches)
+    from perturb_tutorial.benchmarks.ray_engine import compute
+
+    return lambda worker, batches: compute(worker, batches, address=address, cores=cores)
+
+
+def _check_targets(questions: Sequence[Question], network: Network) -> None:
+    highest = max(max(question.targets) for question in questions)
+    if highest >= network.class_count:
+        raise ValueError(
+            f"network: {network.name} has {network.class_count} classes, the data's targets go up to {highest}; "
+            "take an ImageNet network, or give BenchmarkData the classes of yours"
+        )
+
+
+def _fingerprint(
+    benchmark: Benchmark, data: BenchmarkData, plan: Plan, network: Network, settings: BenchmarkSettings
+) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark.name,
+        **settings.to_dict(),
+        "methods": list(benchmark.chosen_methods(settings)),
+        "network": {"name": network.name, "input_size": network.input_size, "weights": _weights(network)},
+        "data": {
+            "name": data.dataset.name,
+            "questions": len(plan.questions),
+            "digest": digest(plan.questions),
+        },
+    }
+
+
+def _weights(network: Network) -> str:
+    """A short fingerprint of the network's weights and normalization."""
+    sha = hashlib.sha256(repr((network.mean, network.std)).encode())
+    for key, value in sorted(network.module.state_dict().items()):
+        sha.update(key.encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+def _step(
+    benchmark: Benchmark,
+    plan: Plan,
+    network: Network,
+    settings: BenchmarkSettings,
+    folder: Path,
+    compute: Compute,
+    progress: Progress | None,
+) -> tuple[pd.DataFrame, int]:
+    """The records of a plan, and how many of them were missing."""
+    numbered = all(isinstance(question.image.id, int) for question in plan.questions)
+    store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})
+    done = store.done()
+    finished = sum(len(plan.batch(number).questions) for number in done)
+    computed = 0
+    if progress is not None:
+        progress(finished, plan.records)
+    for number, rows in compute(Worker(benchmark, network, settings), plan.without(done)):
+        store.append(
+            number, rows if numbered else [{**row, "image_id": str(row["image_id"])} for row in rows]
+        )
+        computed += len(rows)
+        if progress is not None:
+            progress(finished + computed, plan.records)
+    frame = store.read()
+    if len(frame) != plan.records:
+        raise BenchmarkError(
+            f"{folder} has {len(frame)} records, the plan {plan.records}; give another folder"
+        )
+    return frame, computed
+
+
+def _counts(records: pd.DataFrame, plan: Plan) -> dict[str, Any]:
+    """Numbers of records, and of those that stand out, with the reasons of bad images."""
+    bad = records[records["problem"].notna()]
+    reasons = list(dict.fromkeys(bad["problem"]))
+    good = records[records["problem"].isna()]
+    return {
+        "planned": plan.records,
+        "finished": len(records),
+        "with_problem": len(bad),
+        "bad_images": int(bad["image_id"].nunique()),
+        "problems": reasons[:LINES],
+        "unusable_maps": dict(Counter(good.loc[good["usable"].eq(False), "method"])),
+        "not_converged": int(good["converged"].eq(False).sum()),
+        "seconds": {str(m): float(v) for m, v in good.groupby("method")["seconds"].mean().items()},
+    }
+
+
+def _figures(benchmark: Benchmark, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+    good = records[records["problem"].isna()]
+    if good.empty:
+        return {"figures": [], "differences": []}
+    return benchmark.figures(good.reset_index(drop=True), settings)

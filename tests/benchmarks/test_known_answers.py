@@ -1,0 +1,304 @@
+"""Every benchmark from end to end with maps that are known in advance, so that the figures follow by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchmark_cases import (
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    difference,
+    fake_method,
+    figure,
+    records_of,
+    tiny_network,
+    write_coco,
+)
+from PIL import Image
+from torch import nn
+
+import perturb_tutorial as pt
+from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkSettings, read_records, run_benchmark
+from perturb_tutorial.datasets import ImageRecord, Instance
+from perturb_tutorial.images import load_images
+
+pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
+
+LEFT, RIGHT = (4.0, 4.0, 12.0, 12.0), (60.0, 40.0, 12.0, 12.0)
+"""x, y, width, height: at the top left and at the bottom right, both further than 15 px from the center."""
+
+
+def corner_map(i: int, targets: list[int]) -> torch.Tensor:
+    """Peaks at the top left, whatever is asked."""
+    heat = torch.zeros(32, 32)
+    heat[3:6, 3:6] = 1
+    return heat
+
+
+def settings(*methods: str, **more) -> BenchmarkSettings:  # type: ignore[no-untyped-def]
+    return BenchmarkSettings(methods=methods, batch_size=3, **more)
+
+
+def test_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # The map peaks on category 1, at the left, and misses category 2, at the right; the center misses both.
+    fake_method(monkeypatch, "corner", corner_map)
+    data = write_coco(tmp_path, 4, [(1, LEFT), (2, RIGHT)])
+    outcome = run_benchmark("pointing-game", data, tiny_network(), tmp_path / "out", settings("corner"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary == outcome.summary
+    both = {"subset": "all", "maximum": "mean"}
+    found = figure(summary, name="precision", method="corner", **both)
+    assert (found["estimate"], found["rows"], found["images"]) == (0.5, 8, 4)
+    # Every image has one hit and one miss, so no resample differs.
+    assert (found["low"], found["high"]) == (0.5, 0.5)
+    assert figure(summary, name="precision", method="center", **both)["estimate"] == 0
+    assert difference(summary, name="precision", method="center", minus="corner", **both)["estimate"] == -0.5
+    assert {(c["category"], c["precision"]) for c in summary["classes"] if c["method"] == "corner"} == {
+        ("one", 1),
+        ("two", 0),
+    }
+    # Two categories on 288 of 4,800 px²: difficult by either definition.
+    for subset in ("difficult", "difficult_boxes"):
+        assert figure(summary, name="precision", method="corner", subset=subset, maximum="mean")["rows"] == 8
+    frame = read_records(tmp_path / "out")
+    assert len(frame) == 16
+    own = frame[frame["method"] == "corner"]
+    # Input pixel 4 is at (4 + ½)·80/32 − ½ = 10.75 and at (4 + ½)·60/32 − ½ = 7.9375: the middle of 3×3 equal maxima.
+    np.testing.assert_allclose(own["x"], 10.75, atol=1.5)
+    np.testing.assert_allclose(own["y"], 7.9375, atol=1.5)
+
+
+def test_precision_is_the_mean_over_classes_and_the_hit_rate_over_pairs(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    fake_method(monkeypatch, "corner", corner_map)
+    data = write_coco(tmp_path, 4, [(1, LEFT), (2, RIGHT)])
+    # Category 2 is in one image only: hits 4/4 and 0/1.
+    images = tuple(
+        replace(image, instances=image.instances[: 2 if k == 0 else 1])
+        for k, image in enumerate(data.dataset.images)
+    )
+    data = BenchmarkData(replace(data.dataset, images=images), CLASSES)
+    summary = run_benchmark(
+        "pointing-game", data, tiny_network(), tmp_path / "out", settings("corner")
+    ).summary
+    both = {"subset": "all", "maximum": "mean", "method": "corner"}
+    assert figure(summary, name="precision", **both)["estimate"] == pytest.approx((1 + 0) / 2)
+    assert figure(summary, name="hit_rate", **both)["estimate"] == pytest.approx(4 / 5)
+    # Only the first image shows two categories.
+    assert (
+        figure(summary, name="hit_rate", subset="difficult", maximum="mean", method="corner")["estimate"]
+        == 0.5
+    )
+
+
+def test_mean_of_the_maxima_against_the_first(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def two_peaks(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.zeros(HEIGHT, WIDTH)
+        heat[10, 10] = heat[46, 66] = 1
+        return heat
+
+    fake_method(monkeypatch, "peaks", two_peaks)
+    data = write_coco(tmp_path, 2, [(1, LEFT)])
+    summary = run_benchmark(
+        "pointing-game", data, tiny_network(), tmp_path / "out", settings("peaks")
+    ).summary
+    # The first maximum is on the object, the mean of both between them.
+    own = {"method": "peaks", "subset": "all", "name": "precision"}
+    assert figure(summary, maximum="first", **own)["estimate"] == 1
+    assert figure(summary, maximum="mean", **own)["estimate"] == 0
+    assert figure(summary, name="precision_mean_minus_first", method="peaks", subset="all")["estimate"] == -1
+
+
+def test_variable_occlusion_points_by_itself(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial.baselines import variable_occlusion_points
+
+    data, network = write_coco(tmp_path, 1, [(2, LEFT)]), tiny_network()
+    run_benchmark("pointing-game", data, network, tmp_path / "out", settings("variable_occlusion", seed=3))
+    image = load_images([data.dataset.images[0].path], 32)
+    ((x, y),) = variable_occlusion_points(network, image, [[1, 2]], seed=3).tolist()
+    row = records_of(tmp_path / "out").query("method == 'variable_occlusion'").iloc[0]
+    # The outer edges of the image stay on each other: x + ½ scales with the width.
+    assert row["x"] + 0.5 == pytest.approx((x + 0.5) * WIDTH / 32)
+    assert row["y"] + 0.5 == pytest.approx((y + 0.5) * HEIGHT / 32)
+    assert not row["usable"] or math.isfinite(row["x"])
+
+
+def test_a_dead_map_is_a_miss_and_is_counted(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    whole = (0.0, 0.0, float(WIDTH), float(HEIGHT))
+    fake_method(monkeypatch, "dead", lambda i, targets: torch.zeros(7, 7))
+    fake_method(monkeypatch, "broken", lambda i, targets: torch.full((7, 7), math.nan))
+    data = write_coco(tmp_path, 2, [(1, whole)])
+    summary = run_benchmark(
+        "pointing-game", data, tiny_network(), tmp_path / "out", settings("dead", "broken")
+    ).summary
+    for method, expected in (("dead", 0), ("broken", 0), ("center", 1)):
+        assert (
+            figure(summary, name="precision", method=method, subset="all", maximum="mean")["estimate"]
+            == expected
+        )
+    assert summary["records"]["unusable_maps"] == {"dead": 2, "broken": 2}
+
+
+def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # The object is the left half, which the map gives at 1 over a background of 0.4: of the value thresholds all from
+    # α = 0.05 up are right, since (0.4 − 0.4) / 0.6 = 0; at α = 0 the whole image has an IoU of ½ and is right as well.
+    def half(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.full((32, 32), 0.4)
+        heat[:, :16] = 1
+        return heat
+
+    fake_method(monkeypatch, "half", half)
+    fake_method(monkeypatch, "corner", corner_map)
+    data = write_coco(tmp_path, 10, [(1, (0.0, 0.0, WIDTH / 2, float(HEIGHT)))])
+    asked = settings("half", "corner", held_out_share=0.3)
+    summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
+    frame = records_of(tmp_path / "out").query("method == 'half'")
+    assert set(frame["right_value"]) == {"1" * 20}
+    # Mean 0.7: the whole image is kept at α = 0 and 0.5 (0.4 ≥ 0.35), the left half at 1; then nothing is left, which
+    # is the whole image again, with an IoU of ½.
+    assert set(frame["right_mean"]) == {"1" * 21}
+    found = figure(summary, name="error", threshold="value", method="half")
+    assert (found["estimate"], found["alpha"], found["rows"], found["held_out_rows"]) == (0, 0.0, 7, 3)
+    # The corner's 3×3 of 32×32 never fits, but at α = 0 the whole image does.
+    corner = records_of(tmp_path / "out").query("method == 'corner'")
+    assert set(corner["right_value"]) == {"1" + "0" * 19}
+    assert figure(summary, name="error", threshold="value", method="corner")["alpha"] == 0
+
+
+def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial.metrics import right_by_alpha
+
+    data, network = write_coco(tmp_path, 2, [(1, (8.0, 4.0, 40.0, 40.0))]), tiny_network()
+    asked = BenchmarkSettings.preset("localization", methods=("mask",), batch_size=2)
+    assert asked.target_count == 5
+    asked = asked.replace(mask=asked.mask.replace(iterations=8), target_count=2)
+    run_benchmark("localization", data, network, tmp_path / "out", asked)
+    images = load_images([image.path for image in data.dataset.images], 32)
+    masks = pt.learn_masks(network, images, pt.top_classes(network, images, 2), asked.mask)
+    frame = records_of(tmp_path / "out")
+    for heat, text in zip(masks.saliency[:, 0].numpy(), frame["right_energy"], strict=True):
+        right = right_by_alpha(heat, [(8, 4, 47, 43)], (HEIGHT, WIDTH), "energy")
+        assert text == "".join("01"[int(r)] for r in right)
+
+
+def color_network() -> pt.Network:
+    """Classes red, green, blue and black, by the mean color."""
+    linear = nn.Linear(3, 4)
+    linear.weight.data = torch.cat((10 * torch.eye(3), torch.zeros(1, 3)))
+    linear.bias.data = torch.tensor([0.0, 0, 0, 5])
+    return pt.Network(
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear), input_size=32, device="cpu"
+    )
+
+
+def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # Of the mass 9 + 1·3, three quarters lie in the top left cell; negative values do not count.
+    def top_left(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.full((32, 32), -1.0)
+        heat[3:6, 3:6] = 1
+        heat[20, 20:23] = 1
+        return heat
+
+    fake_method(monkeypatch, "corner", top_left)
+    plain, network = write_coco(tmp_path, 13, [(1, LEFT)]), color_network()
+    for image, color in zip(
+        plain.dataset.images, ("red", "lime", "blue", "black") * 3 + ("red",), strict=False
+    ):
+        Image.new("RGB", (WIDTH, HEIGHT), color).save(image.path)
+    # The last image is red and labeled black: the network gets it wrong, and it is in no mosaic.
+    labels = [0, 1, 2, 3] * 3 + [3]
+    images = tuple(
+        replace(i, label=label, instances=()) for i, label in zip(plain.dataset.images, labels, strict=True)
+    )
+    data = BenchmarkData(replace(plain.dataset, images=images))
+    asked = settings("corner", mosaics=5)
+    summary = run_benchmark("grid-pointing-game", data, network, tmp_path / "out", asked).summary
+    frame = records_of(tmp_path / "out")
+    assert len(frame) == 5 * 4
+    shares = dict(frame.groupby("cell")["share"].mean())
+    assert shares == {0: pytest.approx(9 / 12), 1: 0, 2: 0, 3: pytest.approx(3 / 12)}
+    found = figure(summary, name="share", subset="all", method="corner")
+    assert (found["estimate"], found["chance"]) == (pytest.approx(0.25), 0.25)
+    assert figure(summary["recognition"], name="accuracy")["estimate"] == pytest.approx(12 / 13)
+    assert "13" not in {image for images in frame["images"] for image in images}
+    # Distinct classes, each in its own cell.
+    assert (frame.groupby("image_id")["category_id"].nunique() == 4).all()
+
+
+def test_a_mosaic_is_squashed_to_the_input(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial.benchmarks.measure import load_scene
+    from perturb_tutorial.benchmarks.plan import Mosaic
+    from perturb_tutorial.metrics import mosaic
+
+    data = write_coco(tmp_path, 4, [(1, LEFT)])
+    images = load_images([image.path for image in data.dataset.images], 32)
+    scene = load_scene(Mosaic("m", data.dataset.images, 2), 32)
+    whole = mosaic(images.numpy(), 2).astype(np.float64)
+    expected = whole.reshape(3, 32, 2, 32, 2).mean((2, 4))
+    assert scene.image is not None
+    np.testing.assert_allclose(scene.image.numpy(), expected, atol=1e-6)
+
+
+def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # The map is 1 at the left, ½ at the right: mask values 0 and ½ where eyes are, 1 − 0 = 1 in the middle at the feet.
+    def sides(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.zeros(HEIGHT, WIDTH)
+        heat[:, :20] = 2
+        heat[:, 60:] = 1
+        return heat
+
+    fake_method(monkeypatch, "sides", sides)
+    plain = write_coco(tmp_path, 4, [(1, LEFT)])
+    images: list[ImageRecord] = []
+    for k, image in enumerate(plain.dataset.images):
+        # In even images both eyes are at the left and at the right, in odd ones one eye is at the right.
+        eyes = ((10.0, 30.0), (70.0, 30.0)) if k % 2 == 0 else ((70.0, 30.0),)
+        instance = Instance(3, (0, 0, 9, 9), 81.0, parts={"eye": eyes, "foot": ((40.0, 30.0), (45.0, 20.0))})
+        images.append(replace(image, label=3, instances=(instance,)))
+    data = BenchmarkData(replace(plain.dataset, images=tuple(images)))
+    network = tiny_network()
+    # The map has the input's form in the end; here it comes at another one and is resized like any other.
+    asked = settings("sides", minimum_images=3)
+    summary = run_benchmark("animal-parts", data, network, tmp_path / "out", asked).summary
+    (row,) = summary["classes"]
+    assert (row["eyes"], row["feet"], row["images"], row["category"]) == (6, 8, 4, "three")
+    assert row["mean_feet"] == pytest.approx(1)
+    # Eyes: 0, ½, ½, 0, ½, ½.
+    assert row["mean_eyes"] == pytest.approx(2 / 6)
+    assert row["stderr_eyes"] == pytest.approx(np.std([0, 0.5, 0.5] * 2) / math.sqrt(6))
+    found = figure(summary, name="feet_to_eyes", group="all")
+    assert found["estimate"] == pytest.approx(3)
+    # Images of eyes 0, ½ only would give 4, of ½ only 2.
+    assert 2 <= found["low"] < 3 < found["high"] <= 4
+    with pytest.raises(ValueError, match="no class has more than 4"):
+        run_benchmark("animal-parts", data, network, tmp_path / "two", asked.replace(minimum_images=4))
+
+
+def test_faithfulness(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial.perturbations import fully_perturbed
+
+    generator = torch.Generator().manual_seed(0)
+    heat = torch.rand(32, 32, generator=generator)
+    fake_method(monkeypatch, "noise", lambda i, targets: heat)
+    data, network = write_coco(tmp_path, 2, [(2, LEFT)]), tiny_network()
+    run_benchmark("faithfulness", data, network, tmp_path / "out", settings("noise", steps=4))
+    for k, row in records_of(tmp_path / "out").iterrows():
+        image = load_images([data.dataset.images[k].path], 32)
+        background = fully_perturbed(image, "blur", color=network.mean_color)
+        order = heat.flatten().argsort(descending=True)
+        for name in ("deletion", "insertion"):
+            expected = []
+            for step in range(5):
+                salient = torch.zeros(1024, dtype=torch.bool)
+                salient[order[: 256 * step]] = True
+                kept = (salient if name == "insertion" else ~salient).view(1, 1, 32, 32)
+                expected.append(network.scores(torch.where(kept, image, background))[0, [1, 2]].sum().item())
+            np.testing.assert_allclose(row[name], expected, atol=1e-5)
+            area = (sum(expected) - (expected[0] + expected[-1]) / 2) / 4
+            assert row[f"{name}_area"] == pytest.approx(area, abs=1e-5)
+        assert row["deletion"][0] == pytest.approx(row["score"], abs=1e-5)
