@@ -105,7 +105,7 @@ def learn_in_batches(
         try:
             part = learn(start, stop, report)
         except RuntimeError as error:
-            if not _out_of_memory(error) or size == 1:
+            if not out_of_memory(error) or size == 1:
                 raise
             size = max(1, size // 2)
         else:
@@ -118,7 +118,7 @@ def learn_in_batches(
     return Masks.concatenate(parts)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     kinds = tuple(
         kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError) if kind
     )

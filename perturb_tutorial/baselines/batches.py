@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights
-from perturb_tutorial.optimizer import _out_of_memory
+from perturb_tutorial.optimizer import out_of_memory
 
 IMAGES_AT_ONCE = {"cpu": 8, "mps": 16, "cuda": 64}
 """Images at once to begin with; halved when the device runs out of memory."""
@@ -70,7 +70,7 @@ def in_batches(count: int, size: int, run: Callable[[int, int], None]) -> None:
         try:
             run(start, stop)
         except RuntimeError as error:
-            if not _out_of_memory(error) or size == 1:
+            if not out_of_memory(error) or size == 1:
                 raise
             size = max(1, size // 2)
         else:

@@ -1,0 +1,145 @@
+"""``perturb-tutorial benchmark`` as its users call it: files, exit status, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from perturb_tutorial.benchmarks.command import benchmark
+from perturb_tutorial.datasets.samples import sample_path
+
+pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(benchmark, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def samples() -> None:
+    try:
+        sample_path("bull_mastiff"), sample_path("chelsea")
+    except ValueError:
+        pytest.skip("needs the extra samples")
+
+
+def test_every_benchmark_says_what_it_does_without_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from perturb_tutorial.benchmarks.command import benchmark; print('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"
+    assert set(benchmark.commands) == {
+        "pointing-game", "grid-pointing-game", "localization", "animal-parts", "faithfulness",
+    }  # fmt: skip
+    for name in benchmark.commands:
+        result = call(name, "--help")
+        assert result.exit_code == 0
+        for option in (
+            "--data",
+            "--split",
+            "--methods",
+            "--network",
+            "--preset",
+            "--game",
+            "--seed",
+            "--device",
+        ):
+            assert option in result.output
+        assert "--limit" in result.output
+
+
+def test_a_run_on_the_samples_is_told_and_goes_on(tmp_path: Path, samples: None) -> None:
+    line = (
+        "pointing-game",
+        "--methods",
+        "grad_cam",
+        "--limit",
+        "3",
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "out",
+    )
+    first = call(*line)
+    assert first.exit_code == 0, first.output
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    frame = pd.read_parquet(tmp_path / "out" / "records.parquet")
+    assert frame["image_id"].nunique() == 3
+    assert set(frame["method"]) == {"center", "grad_cam"}
+    assert {"image_id", "category_id", "method"} <= set(frame)
+    assert len(frame) == summary["records"]["finished"]
+    assert f"{len(frame)} records, {len(frame)} of them new" in first.output
+    assert "precision (subset all, maximum mean)" in first.output
+    again = call(*line)
+    assert f"{len(frame)} records, 0 of them new" in again.output
+    other = call(*line, "--seed", "1")
+    assert other.exit_code != 0
+    assert "--output: " in other.output
+    assert "seed was 0, is 1" in other.output
+
+
+def test_game_preset_and_settings_reach_the_masks(tmp_path: Path, samples: None) -> None:
+    quick = tmp_path / "quick.json"
+    quick.write_text('{"iterations": 2}')
+    line = [
+        "animal-parts",
+        "--preset",
+        "localization",
+        "--game",
+        "preservation",
+        "--settings",
+        quick,
+        "--limit",
+        "2",
+    ]
+    result = call(*line, "--device", "cpu", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["target_count"] == 5
+    wanted = {"game": "preservation", "area_weight": 1e-3, "tv_exponent": 2.0, "iterations": 2}
+    assert {name: settings["mask"][name] for name in wanted} == wanted
+    assert settings["minimum_images"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--methods", "nonsense"], "--methods: expected some of center, mask"),
+        (["--data", "/nowhere/at/all"], "--data: /nowhere/at/all is not a folder"),
+        (["--network", "nonsense"], "--network: expected one of efficientnet_lite0"),
+        (["--device", "nonsense"], "--device: "),
+        (["--settings", "/nowhere.json"], "--settings: /nowhere.json cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_option(tmp_path: Path, arguments: list[str], line: str) -> None:
+    result = call("pointing-game", *arguments, "--output", tmp_path / "out")
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert line in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_the_data_is_one_line(tmp_path: Path) -> None:
+    for name in ("pointing-game", "animal-parts", "localization"):
+        result = call(name, "--data", tmp_path, "--output", tmp_path / "out")
+        assert isinstance(result.exception, SystemExit)
+        assert "expected" in result.output
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "annotations" / "instances_val2014.json").write_text('{"images": [')
+    result = call("pointing-game", "--data", tmp_path, "--output", tmp_path / "out")
+    assert "the annotation file is not whole JSON" in result.output
+
+
+def test_the_group_is_a_click_group() -> None:
+    assert isinstance(benchmark, click.Group)
