@@ -1,6 +1,7 @@
 """Execute, check and hand out the book's chapters (book/NN_name.ipynb).
 
     python tools/chapters.py run [NAME…]       execute each in a fresh kernel, store it in its stable form
+    python tools/chapters.py form [NAME…]      only the stable form, for a change in prose
     python tools/chapters.py check [NAME…]     the checks that need no kernel (notebook_checks.py)
     python tools/chapters.py student FOLDER    copies without the solutions
 
@@ -43,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         return run_all(chapters)
     if options.command == "check":
         return check_all(chapters)
+    if options.command == "form":
+        for chapter in chapters:
+            write_whole(normalize(nbformat.read(chapter, as_version=4)), chapter)
+        return 0
     for chapter in chapters:
         options.folder.mkdir(parents=True, exist_ok=True)
         write_whole(without_solutions(nbformat.read(chapter, as_version=4)), options.folder / chapter.name)
@@ -53,7 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Execute, check and hand out the book's chapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "execute and store"), ("check", "check what is stored")):
+    for name, text in (
+        ("run", "execute and store"),
+        ("form", "bring prose that was edited to the stable form, without running anything"),
+        ("check", "check what is stored"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument(
             "names", nargs="*", metavar="NAME", help="01_method, 01_method.ipynb or 01; default all"

@@ -154,6 +154,19 @@ def test_a_failing_cell_is_named_and_the_file_left_alone(
     assert list(book.iterdir()) == [path], "no half-written file stays behind"
 
 
+def test_edited_prose_takes_the_stable_form_and_keeps_the_outputs(book: Path) -> None:
+    path = book / "01_small.ipynb"
+    assert chapters.main(["run", "--book", str(book)]) == 0
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [cell.get("outputs") for cell in notebook.cells]
+    notebook.cells[0].source = notebook.cells[0].source.replace("Prose.", "Better prose.")
+    nbformat.write(notebook, path)
+    assert chapters.main(["check", "--book", str(book)]) == 1
+    assert chapters.main(["form", "--book", str(book)]) == 0
+    assert chapters.main(["check", "--book", str(book)]) == 0
+    assert [cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells] == outputs
+
+
 def test_an_unknown_chapter_is_the_users_mistake(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert chapters.main(["run", "99_none", "--book", str(book)]) == 2
     assert "no chapter is called 99_none" in capsys.readouterr().err
