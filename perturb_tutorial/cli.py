@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perturb_tutorial import __version__
+from perturb_tutorial.benchmarks.command import benchmark
 from perturb_tutorial.settings import GAMES, PRESETS, MaskSettings, find_preset
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _WEIGHTS_HELP = "The network's state dict, if not downloaded."
 @click.version_option(__version__, message="perturb-tutorial %(version)s")
 def app() -> None:
     """Masks by meaningful perturbation: learn them, compare them, measure them."""
+
+
+app.add_command(benchmark)
 
 
 @app.command()

@@ -259,11 +259,12 @@ def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Re
     }
     adam = torch.optim.Adam([grid], lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
     for iteration in range(settings.iterations):
-        logits, mask = canvas.jittered(grid, iteration)
-        score = target_score(logits, weights)
-        penalty, tv = regularizer(grid, settings)
-        loss = penalty + score if settings.game == "deletion" else penalty - score
-        (gradient,) = torch.autograd.grad(loss.sum(), grid)
+        with torch.enable_grad():  # whatever the caller has switched off
+            logits, mask = canvas.jittered(grid, iteration)
+            score = target_score(logits, weights)
+            penalty, tv = regularizer(grid, settings)
+            loss = penalty + score if settings.game == "deletion" else penalty - score
+            (gradient,) = torch.autograd.grad(loss.sum(), grid)
         with torch.no_grad():
             usable = torch.isfinite(score) & torch.isfinite(gradient).flatten(1).all(1)
             finite &= usable

@@ -4,36 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from small_inputs import tiny_module
 
 import perturb_tutorial as pt
 from perturb_tutorial.datasets.samples import all_samples
-
-NEEDED = {"foolbox", "scikit-image", "scikit-learn"}
-
-
-def tiny_module(classes: int = 5, seed: int = 0) -> nn.Module:
-    """A small convolutional network with BatchNorms that are not the identity."""
-    torch.manual_seed(seed)
-    module = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 12, 3, stride=2, padding=1),
-        nn.BatchNorm2d(12),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(48, classes),
-    )
-    for layer in module:
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.uniform_(-0.5, 0.5)
-            layer.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.3, 0.3)
-    nn.init.normal_(module[-1].weight, std=0.8)
-    return module
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_module
+from small_inputs import tiny_module
 from torch import nn
 
 import perturb_tutorial as pt

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_images import bad_files
+from small_inputs import bad_files
 from torch import nn
 
 import perturb_tutorial as pt
@@ -264,16 +264,23 @@ def test_ctrl_c_exits_130_and_leaves_whole_files(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*line, "--settings", str(tmp_path / "long.json"), "--output", str(out)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for _ in range(300):
-        if out.is_dir():
-            break
-        time.sleep(0.1)
-    time.sleep(3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell without job control starts its background commands deaf to Ctrl-C, and they hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        for _ in range(300):
+            if out.is_dir():
+                break
+            time.sleep(0.1)
+        time.sleep(3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors.strip() == "interrupted; what is written is whole"
     assert os.listdir(out) == []

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 import torch
-from conftest import tiny_module
+from small_inputs import Payload, tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
@@ -230,13 +230,6 @@ def test_weights_from_a_file(tmp_path):
         torch.testing.assert_close(
             network.logits(images), module.eval()(network.normalize(images)), atol=1e-4, rtol=1e-4
         )
-
-
-class Payload:
-    """Runs code when it is unpickled by a loader that lets it."""
-
-    def __reduce__(self):
-        return (pytest.fail, ("code in a weights file was run",))
 
 
 def test_weights_that_do_not_fit_or_are_not_safe(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_module
 from scipy import ndimage
+from small_inputs import tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
@@ -253,6 +253,15 @@ def test_masks_stay_float32_under_a_callers_autocast(tiny, noise_images):
     plain = pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=3))
     # bfloat16 keeps 8 bits: scores agree to about 1 %.
     torch.testing.assert_close(masks.score_original, plain.score_original, atol=0.02, rtol=0)
+
+
+def test_a_caller_without_gradients_gets_the_same_masks(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=3)
+    expected = pt.learn_masks(tiny, noise_images, 0, settings)
+    with torch.no_grad():
+        masks = pt.learn_masks(tiny, noise_images, 0, settings)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(masks.grid, expected.grid)
 
 
 def test_the_callers_generator_is_left_alone(tiny, noise_images):

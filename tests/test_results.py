@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from test_networks import Payload
+from small_inputs import Payload
 
 import perturb_tutorial as pt
 from perturb_tutorial.files import whole_file

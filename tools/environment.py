@@ -29,7 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv with everything that tests and book need.")
     parser.add_argument("--extras", default=EXTRAS, help=f"extras of pyproject.toml (default: {EXTRAS})")
     options = parser.parse_args()
-    if sys.version_info < (3, 11):
+    # This file runs before pip could say so.
+    if sys.version_info < (3, 11):  # noqa: UP036
         print(
             f"environment: expected Python 3.11 or newer, got {sys.version.split()[0]}; make PYTHON=python3.11 …",
             file=sys.stderr,

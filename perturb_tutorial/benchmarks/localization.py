@@ -21,7 +21,7 @@ from perturb_tutorial.benchmarks.figures import Figures, keys
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.datasets.records import Box, ImageRecord
-from perturb_tutorial.metrics import choose_alpha, held_out, resize_map, right_by_alpha
+from perturb_tutorial.metrics import choose_alpha, held_out, resize_map, right_by_alpha, scale_boxes
 from perturb_tutorial.metrics.heatmaps import Float
 from perturb_tutorial.metrics.localization import Threshold, grid_of
 
@@ -54,10 +54,14 @@ class Localization(Benchmark):
             raise ValueError(f"method: {view.method} gives no map")
         side = view.network.input_size
         heat, truth = resize_map(view.heat, (side, side)), np.array(true_boxes(view.question))
+        # On an image smaller than the input, a pixel of the map is less than one of the image, and its box's inclusive
+        # corners would cross. The IoU is the same on the image enlarged.
+        height, width = view.size
+        times = -(-side // min(height, width))
+        size = (times * height, times * width)
+        truth = scale_boxes(truth, view.size, size)
         return {
-            f"right_{threshold}": "".join(
-                "01"[bool(r)] for r in right_by_alpha(heat, truth, view.size, threshold)
-            )
+            f"right_{threshold}": "".join("01"[bool(r)] for r in right_by_alpha(heat, truth, size, threshold))
             for threshold in THRESHOLDS
         }
 
@@ -78,7 +82,7 @@ class Localization(Benchmark):
                 column = int(np.argmin(np.abs(search.alphas - search.alpha)))
                 errors[str(method)] = 1 - right[:, column].astype(np.float64)
                 searches[str(method)] = {
-                    "alpha": search.alpha,
+                    "alpha": round(search.alpha, 9),
                     "held_out_error": search.error,
                     "held_out_rows": search.images,
                 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ CORES = 4
 """CPU cores of a worker where there is no GPU."""
 RETRIES = 2
 """How often a batch is tried again after its worker died."""
+PATIENCE = 10.0
+"""Seconds until an address counts as silent."""
 QUEUED = 2
 """Batches that a worker has at a time, so that it need not wait for the next one."""
 
@@ -43,7 +47,7 @@ class RemoteWorker:
             image = question.image
             if isinstance(image, ImageRecord) and image.problem is None and not _folder(image.path).is_dir():
                 raise ValueError(
-                    f"data: {_folder(image.path)} is not on the node {os.uname().nodename}; share it at that path"
+                    f"data: {_folder(image.path)} is not on the node {platform.node()}; share it at that path"
                 )
         return self._worker.measure(batch)
 
@@ -69,6 +73,7 @@ def _start(ray: Any, address: str | None) -> bool:
     # Ray would report its use to its makers otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     given = address or os.environ.get("RAY_ADDRESS")
+    _knock(given)
     here = {"address": given} if given else {"address": "local", "include_dashboard": False}
     try:
         ray.init(**here, log_to_driver=False, logging_level="ERROR")
@@ -76,6 +81,18 @@ def _start(ray: Any, address: str | None) -> bool:
         reason = str(error).splitlines()[0]
         raise ValueError(f"ray_address: no cluster answers at {given} ({reason})") from error
     return True
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself waits for minutes at an address where nobody listens."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"ray_address: no cluster answers at {address} ({reason})") from error
 
 
 def compute(

@@ -170,6 +170,29 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert figure(summary, name="error", threshold="value", method="corner")["alpha"] == 0
 
 
+@pytest.mark.parametrize(("peak", "right"), [(2, True), (1, False)])
+def test_localization_on_an_image_smaller_than_the_input(
+    tmp_path, monkeypatch, peak: int, right: bool
+) -> None:  # type: ignore[no-untyped-def]
+    # The object is one pixel of a 16×16 image, that is 2×2 of the input's 32×32: a box of one pixel has an IoU of ¼.
+    def dot(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.zeros(32, 32)
+        heat[8 : 8 + peak, 10 : 10 + peak] = 1
+        return heat
+
+    fake_method(monkeypatch, "dot", dot)
+    plain = write_coco(tmp_path, 2, [(1, LEFT)])
+    images = []
+    for image in plain.dataset.images:
+        Image.new("RGB", (16, 16)).save(image.path)
+        images.append(
+            replace(image, height=16, width=16, instances=(), label=0, truth=((5.0, 4.0, 5.0, 4.0),))
+        )
+    data = BenchmarkData(replace(plain.dataset, images=tuple(images)))
+    run_benchmark("localization", data, tiny_network(), tmp_path / "out", settings("dot"))
+    assert set(records_of(tmp_path / "out")["right_value"].str[10]) == {"01"[right]}
+
+
 def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from perturb_tutorial.metrics import right_by_alpha
 

@@ -101,7 +101,7 @@ def test_the_mask_is_the_packages_own(lite0: pt.Network, tmp_path: Path) -> None
 
     data = find("samples", "pointing-game")
     settings = BenchmarkSettings(methods=("mask",), limit=2, seed=1)
-    settings = settings.replace(mask=settings.mask.replace(iterations=15))
+    settings = settings.replace(mask=settings.mask.replace(iterations=5))
     run_benchmark("pointing-game", data, lite0, tmp_path, settings)
     rows = records_of(tmp_path).query("method == 'mask'")
     images = {image.id: image for image in data.dataset.images}
