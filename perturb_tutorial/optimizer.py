@@ -25,6 +25,7 @@ from torch import Tensor
 from perturb_tutorial.initialization import InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network, pick_device
+from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, regularizer, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.results import History, Masks
@@ -239,7 +240,8 @@ def _learn_batch(
     network: Network, images: Tensor, weights: Tensor, settings: MaskSettings, seed: int, report: Report
 ) -> Masks:
     images, weights = images.to(network.device, torch.float32), weights.to(network.device)
-    return learn_on(_ImageCanvas(network, images, weights, settings, seed), weights, settings, report)
+    with steady_rows(network.folded):
+        return learn_on(_ImageCanvas(network, images, weights, settings, seed), weights, settings, report)
 
 
 def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Report) -> Masks:

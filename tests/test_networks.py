@@ -13,6 +13,7 @@ from torch import nn
 
 import perturb_tutorial as pt
 from perturb_tutorial.networks import ZOO, imagenet_classes, torchvision_models, weights_file
+from perturb_tutorial.networks.steady import steady_rows
 
 
 class Branches(nn.Module):
@@ -278,3 +279,20 @@ def test_seeded_networks_leave_the_global_generator_alone():
     with torch.no_grad():
         assert torch.equal(first.logits(images), again.logits(images))
         assert not torch.equal(first.logits(images), other.logits(images))
+
+
+def test_steady_rows_change_no_number_and_are_given_back(lite0):
+    images = torch.rand(5, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    hooks = [len(layer._forward_hooks) for layer in lite0.folded.modules()]
+    with torch.no_grad():
+        expected = lite0.logits(images)
+        with steady_rows(lite0.folded):
+            for count in (1, 2, 3, 5):
+                alone = lite0.logits(images[:count])
+                assert alone.shape == (count, 1000)
+                # Logits of some 10: float32 rounds at 1e-6.
+                torch.testing.assert_close(alone, expected[:count], atol=2e-5, rtol=0)
+        with pytest.raises(RuntimeError), steady_rows(lite0.folded):
+            lite0.folded(torch.rand(1, 4, 224, 224))
+    assert [len(layer._forward_hooks) for layer in lite0.folded.modules()] == hooks
+    assert lite0.logits(images[:1]).shape == (1, 1000)

@@ -128,9 +128,10 @@ def test_an_image_alone_and_in_a_batch_go_the_same_way(tiny, noise_images):
     torch.testing.assert_close(parts.grid, together.grid, atol=1e-4, rtol=0)
 
 
-def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs, deletion_masks):
+@pytest.mark.parametrize("name", ["bald_eagle", "bull_mastiff"])  # the second one's path is the more chaotic
+def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs, deletion_masks, name):
     # Rounding flips rectified units and Adam amplifies it: after 300 iterations alike, not equal.
-    row = foolbox_photographs.names.index("bald_eagle")
+    row = foolbox_photographs.names.index(name)
     alone = pt.learn_masks(lite0, foolbox_photographs.images[row : row + 1], foolbox_photographs.targets[row])
     a, b = alone.saliency.flatten(), deletion_masks.saliency[row].flatten()
     assert (a - b).abs().mean() <= 0.02
