@@ -203,7 +203,7 @@ def files(tmp_path, noise_images):
 
 
 def test_networks_get_their_own_size_and_a_missing_one_a_sentence(tiny, files, monkeypatch):
-    from conftest import tiny_module
+    from small_inputs import tiny_module
 
     larger = pt.Network(tiny_module(seed=1), input_size=48, name="larger", device="cpu")
 
