@@ -1,0 +1,143 @@
+"""Masks of the sample photographs that take too long for a chapter: made once, committed as what was optimized.
+
+    python tools/sweeps.py --list          each sweep, its photographs and settings, and whether it is there
+    python tools/sweeps.py [NAME…]         make those that are missing; without a name all of them
+    python tools/sweeps.py --again NAME…   make them anew
+
+NAME may end in ``*`` (quoted: the shell has stars of its own). A sweep is ``data/sweeps/NAME.pt``, written by
+``Masks.save``: grids, scores and history, one row a photograph in the order of :attr:`Sweep.photographs`, by
+EfficientNet-Lite0 with seed 0. A chapter loads it, learns one row again, asserts that the two agree, and draws
+the rest. Some 15 minutes of one core make all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import perturb_tutorial as pt
+from perturb_tutorial.datasets.samples import all_samples
+from perturb_tutorial.layers import PAPER_LAYERS
+from perturb_tutorial.settings import PRESETS
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "sweeps"
+NETWORK = "efficientnet_lite0"
+SEED = 0
+
+PHOTOGRAPHS = tuple(name for name, sample in all_samples().items() if sample.class_index is not None)
+LOCALIZATION_PHOTOGRAPHS = tuple(
+    PHOTOGRAPHS[index]
+    for index in sorted(np.random.default_rng(SEED).choice(len(PHOTOGRAPHS), 8, replace=False))
+)
+"""Drawn by seed, none picked."""
+LAYER_PHOTOGRAPHS = ("dalmatian", "bald_eagle", "chelsea", "cannon")
+STAGES = {112: "_blocks.0", 56: "_blocks.2", 28: "_blocks.4", 14: "_blocks.10", 7: "_swish"}
+"""Side of the output → layer: the last of each size, as :func:`perturb_tutorial.layers.stage_layers` has it."""
+
+WEIGHT_PHOTOGRAPHS = ("dalmatian", "chelsea")
+WEIGHT_SIDES = (28, 14, 7)  # the larger maps would make most of the folder's bytes
+WEIGHT_ITERATIONS = 75
+AREA_WEIGHTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+TV_WEIGHTS = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is learned on which photographs; ``layer``: §6.4, on a layer's output; ``target_count``: of the
+    best classes make the target, where it is above 1 (eq. 2), and else the photograph's class is.
+    """
+
+    photographs: tuple[str, ...]
+    settings: pt.MaskSettings
+    layer: str | None = None
+    target_count: int = 1
+
+    def learn(self, network: pt.Network) -> pt.Masks:
+        """The masks, one row a photograph."""
+        samples = pt.load_samples(network.input_size, names=self.photographs)
+        targets = (
+            samples.targets
+            if self.target_count == 1
+            else pt.top_classes(network, samples.images, self.target_count)
+        )
+        if self.layer is None:
+            return pt.learn_masks(network, samples.images, targets, self.settings, seed=SEED)
+        return pt.learn_activation_masks(
+            network, samples.images, targets, self.layer, self.settings, seed=SEED
+        )
+
+
+def all_sweeps() -> dict[str, Sweep]:
+    """Every sweep by its name."""
+    localization = PRESETS["localization"]
+    sweeps = {
+        "deletion": Sweep(PHOTOGRAPHS, pt.MaskSettings()),
+        "localization": Sweep(
+            LOCALIZATION_PHOTOGRAPHS, localization.settings, target_count=localization.target_count
+        ),
+    }
+    for row in PAPER_LAYERS["vgg16"]:
+        layer = STAGES[row.side]
+        paper = pt.MaskSettings(area_weight=row.area_weight, tv_weight=row.tv_weight)
+        sweeps[f"layer_{row.side}"] = Sweep(LAYER_PHOTOGRAPHS, paper, layer)
+        if row.side in WEIGHT_SIDES:
+            short = paper.replace(iterations=WEIGHT_ITERATIONS)
+            for name, weights in (("area_weight", AREA_WEIGHTS), ("tv_weight", TV_WEIGHTS)):
+                for weight in weights:
+                    sweeps[f"layer_{row.side}_{name}_{weight:g}"] = Sweep(
+                        WEIGHT_PHOTOGRAPHS, short.replace(**{name: weight}), layer
+                    )
+    return sweeps
+
+
+def chosen(names: list[str], sweeps: dict[str, Sweep]) -> list[str]:
+    """The sweeps that ``names`` mean, in their own order; ``ValueError`` for a name that means none."""
+    for name in names:
+        if not fnmatch.filter(sweeps, name):
+            raise ValueError(f"no sweep is called {name}; there are: {', '.join(sweeps)}")
+    return [sweep for sweep in sweeps if not names or any(fnmatch.fnmatch(sweep, name) for name in names)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Make data/sweeps: masks that take too long for a chapter.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sweeps to make; default all")
+    parser.add_argument("--list", action="store_true", help="list the sweeps")
+    parser.add_argument("--again", action="store_true", help="make sweeps that are there already, too")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the sweeps")
+    options = parser.parse_args(argv)
+    sweeps = all_sweeps()
+    try:
+        names = chosen(options.names, sweeps)
+    except ValueError as error:
+        print(f"sweeps: {error}", file=sys.stderr)
+        return 2
+    files = {name: options.folder / f"{name}.pt" for name in names}
+    if options.list:
+        for name, file in files.items():
+            sweep, there = sweeps[name], "there" if file.is_file() else "missing"
+            place = sweep.layer or "image"
+            print(f"{name:28} {len(sweep.photographs):2} photographs, {place:10} {there}")
+        return 0
+    missing = {name: file for name, file in files.items() if options.again or not file.is_file()}
+    if not missing:
+        print("sweeps: nothing to do")
+        return 0
+    options.folder.mkdir(parents=True, exist_ok=True)
+    network = pt.load_network(NETWORK, device="cpu")
+    for name, file in missing.items():
+        start = time.perf_counter()
+        sweeps[name].learn(network).save(file)
+        print(
+            f"{name}: {file.stat().st_size / 1000:.0f} kB in {time.perf_counter() - start:.0f} s", flush=True
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
