@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 LINEAR_ROWS = 4
 """Rows from which a linear layer's routine no longer depends on their number, on the CPUs seen."""
-SMALL_MAP = 100
-"""Pixels up to which a map is small: 7×7 to 10×10, the last stage of an ImageNet network."""
+SMALL_MAP = 300
+"""Pixels up to which a map is small: 7×7 to 17×17, the last two stages of an ImageNet network."""
 
 
 @contextmanager
