@@ -45,6 +45,7 @@ _MODULES = {
     "initialization",
     "layers",
     "masks",
+    "measured",
     "metrics",
     "networks",
     "objectives",

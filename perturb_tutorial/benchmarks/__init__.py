@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.base import Benchmark
     from perturb_tutorial.benchmarks.catalog import BENCHMARKS, find_benchmark
     from perturb_tutorial.benchmarks.data import BenchmarkData, read_data, read_samples
+    from perturb_tutorial.benchmarks.merge import merged_summary
     from perturb_tutorial.benchmarks.plan import Plan, Question
     from perturb_tutorial.benchmarks.run import Outcome, plan_benchmark, run_benchmark
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
@@ -39,6 +40,7 @@ _EXPORTS = {
     "Question": "plan",
     "BenchmarkError": "store",
     "find_benchmark": "catalog",
+    "merged_summary": "merge",
     "plan_benchmark": "run",
     "read_data": "data",
     "read_records": "store",
@@ -56,6 +58,7 @@ __all__ = [
     "Plan",
     "Question",
     "find_benchmark",
+    "merged_summary",
     "plan_benchmark",
     "read_data",
     "read_records",

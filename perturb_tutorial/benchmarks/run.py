@@ -103,7 +103,9 @@ def run_benchmark(
         if isinstance(benchmark, GridPointingGame):
             first = Recognition()
             frame, computed = _step(first, plan, network, settings, folder / RECOGNITION, compute, progress)
-            about = {"recognition": {"records": _counts(frame, plan), **_figures(first, frame, settings)}}
+            about = {
+                "recognition": {"records": counts(frame, plan.records), **figures(first, frame, settings)}
+            }
             questions = mosaic_questions(list(plan.questions), frame, settings)
             plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
         frame, more = _step(benchmark, plan, network, settings, folder / RECORDS, compute, progress)
@@ -125,8 +127,8 @@ def run_benchmark(
                 "seed": settings.seed,
             },
             **about,
-            "records": _counts(frame, plan),
-            **_figures(benchmark, frame, settings),
+            "records": counts(frame, plan.records),
+            **figures(benchmark, frame, settings),
         }
         summary: dict[str, Any] = plain(content)
         write_json(folder / SUMMARY, summary)
@@ -209,13 +211,13 @@ def _step(
     return frame, computed
 
 
-def _counts(records: pd.DataFrame, plan: Plan) -> dict[str, Any]:
-    """Numbers of records, and of those that stand out, with the reasons of bad images."""
+def counts(records: pd.DataFrame, planned: int) -> dict[str, Any]:
+    """Numbers of records, ``planned`` and there, and of those that stand out, with the reasons of bad images."""
     bad = records[records["problem"].notna()]
     reasons = list(dict.fromkeys(bad["problem"]))
     good = records[records["problem"].isna()]
     return {
-        "planned": plan.records,
+        "planned": planned,
         "finished": len(records),
         "with_problem": len(bad),
         "bad_images": int(bad["image_id"].nunique()),
@@ -226,7 +228,8 @@ def _counts(records: pd.DataFrame, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _figures(benchmark: Benchmark, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+def figures(benchmark: Benchmark, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
+    """The benchmark's figures and differences, from the records of images without a problem."""
     good = records[records["problem"].isna()]
     if good.empty:
         return {"figures": [], "differences": []}

@@ -170,14 +170,16 @@ def agree(path: Path, settings: Mapping[str, Any]) -> None:
         present = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read ({error}); give another folder") from error
+    if told := different_settings(present, wanted):
+        raise ValueError(f"output: {path.parent} has records of other settings ({told}); give another folder")
+
+
+def different_settings(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between two tables of settings, three of the differences in words; empty where nothing does."""
     old, new = _flat(present), _flat(wanted)
     different = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    if different:
-        told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different[:3])
-        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-        raise ValueError(
-            f"output: {path.parent} has records of other settings ({told}{more}); give another folder"
-        )
+    told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different[:3])
+    return told + (f" and {len(different) - 3} more" if len(different) > 3 else "")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

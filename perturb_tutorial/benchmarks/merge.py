@@ -1,0 +1,89 @@
+"""Several finished runs of the same settings on different data, summed up as one: COCO's splits, or shares of a folder.
+
+The records are put side by side and the figures computed from all of them by the benchmark itself, so that intervals
+resample all images, and a class mean is over all pairs of the class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perturb_tutorial.benchmarks.catalog import find_benchmark
+from perturb_tutorial.benchmarks.run import counts, figures
+from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.store import (
+    RECORDS,
+    SETTINGS,
+    SUMMARY,
+    BenchmarkError,
+    different_settings,
+    plain,
+    read_records,
+)
+from perturb_tutorial.settings import MaskSettings
+
+
+def merged_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
+    """The summary of all runs under ``folders``, as summary.json of one run that had all their data.
+
+    One folder gives its own summary.json. Errors: ``BenchmarkError`` where a run is not finished; ``ValueError`` where
+    settings differ, or where two runs asked the same question.
+    """
+    import pandas as pd
+
+    paths = [Path(folder) for folder in folders]
+    if not paths:
+        raise ValueError("folders: expected at least one run, got none")
+    parts = [_read(path / SUMMARY) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    settings = [_read(path / SETTINGS) for path in paths]
+    for path, other in zip(paths[1:], settings[1:], strict=True):
+        if told := different_settings(_but_data(settings[0]), _but_data(other)):
+            raise ValueError(f"folders: {paths[0]} and {path} have different settings ({told})")
+    columns = ["image_id", "category_id", "method"]
+    records = pd.concat([read_records(path / RECORDS) for path in paths], ignore_index=True)
+    if records.duplicated(columns).any():
+        raise ValueError(f"folders: {', '.join(map(str, paths))} have records of the same images")
+    records = records.sort_values(columns, kind="stable", ignore_index=True)
+    benchmark = find_benchmark(parts[0]["benchmark"])
+    data = [part["data"] for part in parts]
+    content = {
+        **parts[0],
+        "data": {
+            "name": " + ".join(str(d["name"]) for d in data),
+            "images": sum(d["images"] for d in data),
+            "annotations_left_out": sum(d["annotations_left_out"] for d in data),
+            "left_out": [line for d in data for line in d["left_out"]],
+        },
+        "records": counts(records, sum(part["records"]["planned"] for part in parts)),
+        **figures(benchmark, records, _settings(parts[0]["settings"])),
+    }
+    merged: dict[str, Any] = plain(content)
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BenchmarkError(f"{path} is missing: the run is not finished; start its command again") from None
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read ({error}); start the run's command again") from error
+    return content
+
+
+def _but_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "data"}
+
+
+def _settings(content: Mapping[str, Any]) -> BenchmarkSettings:
+    known = {field.name for field in dataclasses.fields(BenchmarkSettings)}
+    values = {key: value for key, value in content.items() if key in known}
+    return BenchmarkSettings(
+        **{**values, "methods": tuple(values["methods"]), "mask": MaskSettings(**values["mask"])}
+    )
