@@ -1,14 +1,16 @@
 """Eyes against feet (§7, fig. 11, table 2): mean mask value in 5×5 px around each key point, lower = more salient.
 
 The value is that of the mask, 1 − saliency. A comparison method has no mask: its map's positive part over its maximum
-takes the saliency's place. Per class, over all its key points, ratio = mean at feet / mean at eyes; per group of
-classes the mean of the ratios ± SE over classes. Classes with more than ``minimum_images`` images that show an eye and
-a foot take part. Intervals resample images.
+takes the saliency's place. An image's class is its label; an animal of no ImageNet class, such as an auklet, is asked
+for as the set of ImageNet's birds (eq. 2), and all such images make one class. Per class, over all its key points,
+ratio = mean at feet / mean at eyes; per group of classes the mean of the ratios ± SE over classes. Classes with more
+than ``minimum_images`` images that show an eye and a foot take part. Intervals resample images.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,13 @@ from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.figures import Figures, keys
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-from perturb_tutorial.datasets import imagenet_classes_of, imagenet_indices, with_both_parts
+from perturb_tutorial.datasets import (
+    category_matches,
+    imagenet_classes_of,
+    imagenet_indices,
+    imagenet_names,
+    with_both_parts,
+)
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics import class_parts, group_parts, is_usable, resize_map, window_means
 from perturb_tutorial.metrics.heatmaps import Bool, Float
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 BIRD, DOG = 16, 18
 """COCO's ids, under which the ImageNet birds and dogs are listed."""
+KIND = 1000
+"""A class that is a COCO category has this + COCO's id: above all of ImageNet's indices."""
 
 
 class AnimalParts(Benchmark):
@@ -42,15 +52,21 @@ class AnimalParts(Benchmark):
     columns = {"eyes": "list double", "feet": "list double", "outside": "int64"}  # noqa: RUF012  (ClassVar in the base)
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
-        """The labeled images that show an eye and a foot, of classes that have enough of them."""
-        both = {str(image.id) for image in with_both_parts(data.dataset.images, 0)}
-        asked = [question for question in data.label_questions() if str(question.image.id) in both]
+        """The images that show an eye and a foot of one animal's category, of classes that have enough of them.
+
+        Only instances of such a category take part: another animal that happens to be in the picture does not.
+        """
+        asked = [
+            question
+            for image in with_both_parts(data.dataset.images, 0)
+            for question in _questions(image, data)
+        ]
         counts = Counter(question.category for question in asked)
         chosen = [question for question in asked if counts[question.category] > settings.minimum_images]
         if not chosen:
             most = max(counts.values(), default=0)
             raise ValueError(
-                f"minimum_images: no class has more than {settings.minimum_images} labeled images with an eye and a "
+                f"minimum_images: no class has more than {settings.minimum_images} images with an eye and a "
                 f"foot, the largest has {most}; lower it (--minimum-images)"
             )
         return chosen
@@ -99,16 +115,40 @@ class AnimalParts(Benchmark):
         }
 
 
+def _questions(image: ImageRecord, data: BenchmarkData) -> list[Question]:
+    """The image's label, or the kind of each category that shows both parts, as questions about those instances."""
+    shown = {part: {i.category for i in image.instances if i.parts.get(part)} for part in ("eye", "foot")}
+    both = shown["eye"] & shown["foot"]
+    own = replace(image, instances=tuple(i for i in image.instances if i.category in both))
+    if image.label is not None:
+        # The data set's own categories are species; a label is an ImageNet class.
+        name = imagenet_names().get(image.label, str(image.label))
+        return [Question(own, image.label, name, (image.label,))]
+    names = {row.category_id: row.category for row in category_matches()}
+    questions = []
+    for kind in sorted({data.kinds[category] for category in both if category in data.kinds}):
+        instances = tuple(i for i in own.instances if data.kinds.get(i.category) == kind)
+        targets = imagenet_classes_of()[kind]
+        questions.append(Question(replace(own, instances=instances), KIND + kind, names[kind], targets))
+    return questions
+
+
 @cache
 def _groups() -> dict[int, str]:
     indices = imagenet_indices()
     listed = imagenet_classes_of()
     birds_and_dogs = {c: name for key, name in ((BIRD, "bird"), (DOG, "dog")) for c in listed[key]}
-    return birds_and_dogs | {indices[animal.wnid]: animal.group for animal in fig11()}
+    groups = birds_and_dogs | {indices[animal.wnid]: animal.group for animal in fig11()}
+    # A kind of animal is in a group when all of its classes that have one agree.
+    for kind, classes in listed.items():
+        found = {groups[c] for c in classes if c in groups}
+        if len(found) == 1:
+            groups[KIND + kind] = found.pop()
+    return groups
 
 
 def group_of(index: int) -> str:
-    """The row of table 2 that an ImageNet class belongs to: the paper's 76 classes, all birds and dogs; else other."""
+    """The row of table 2 that a class belongs to: the paper's 76 classes, all birds and dogs, kinds; else other."""
     return _groups().get(index, "other")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perturb_tutorial._resources import resource
@@ -18,6 +18,7 @@ from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.datasets import (
     Dataset,
     ImageRecord,
+    animal_categories,
     first_images,
     imagenet_classes_of,
     read_animal_parts,
@@ -32,10 +33,14 @@ SAMPLES = "samples"
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """``dataset``, and the network's ``classes`` of each category id; None: the images' labels are the classes."""
+    """``dataset``, and the network's ``classes`` of each category id; None: the images' labels are the classes.
+
+    ``kinds``: of animals, COCO's id of a category id, which an image without a label is asked about.
+    """
 
     dataset: Dataset
     classes: Mapping[int, tuple[int, ...]] | None = None
+    kinds: Mapping[int, int] = field(default_factory=dict)
 
     def questions(self, per_class: int | None = None) -> list[Question]:
         """One question a pair of an image and a mapped category in it, or one an image with a label."""
@@ -80,7 +85,7 @@ def read_data(
     if not root.is_dir():
         raise ValueError(f"data: {root} is not a folder; give the data set's own, or {SAMPLES}")
     if benchmark == "animal-parts":
-        return BenchmarkData(read_animal_parts(root, images))
+        return BenchmarkData(read_animal_parts(root, images), kinds=animal_categories(root))
     if any(root.glob("annotations/instances_*.json")):
         return BenchmarkData(read_coco(root, split), imagenet_classes_of(near=near))
     if benchmark == "pointing-game":

@@ -5,7 +5,8 @@ Each record has, for the three thresholds, whether the box is right at each α o
 images at α*. The interval is of those images, α* being fixed.
 
 The method mask has the true class as target, or, with ``target_count`` 5 (the localization preset, §6.2), the five
-best predicted classes; the other methods have the true class.
+best predicted classes; the other methods have the true class. ``whole_image`` is the box around everything, whatever
+α: what a map is worth shows beside it, since ImageNet's objects are large.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perturb_tutorial.benchmarks.base import Benchmark, View
+from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.figures import Figures, keys
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.datasets.records import Box, ImageRecord
-from perturb_tutorial.metrics import choose_alpha, held_out, resize_map, right_by_alpha, scale_boxes
+from perturb_tutorial.metrics import choose_alpha, held_out, is_right, resize_map, right_by_alpha
 from perturb_tutorial.metrics.heatmaps import Float
 from perturb_tutorial.metrics.localization import Threshold, grid_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 THRESHOLDS: tuple[Threshold, ...] = ("value", "energy", "mean")
+WHOLE_IMAGE = "whole_image"
 
 
 class Localization(Benchmark):
@@ -36,7 +38,14 @@ class Localization(Benchmark):
 
     name = "localization"
     about = "Does the box around the map's high part fit the object? (§5)"
+    methods = (WHOLE_IMAGE, *COMPARED)
+    own_methods = (WHOLE_IMAGE,)
     columns = {f"right_{threshold}": "string" for threshold in THRESHOLDS}  # noqa: RUF012  (ClassVar in the base)
+
+    def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
+        """``whole_image`` is always asked: every method is compared with it."""
+        chosen = super().chosen_methods(settings)
+        return chosen if WHOLE_IMAGE in chosen else (WHOLE_IMAGE, *chosen)
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
         """The questions whose image has a box of the class."""
@@ -50,18 +59,18 @@ class Localization(Benchmark):
 
     def measure(self, view: View) -> dict[str, Any]:
         """Right or wrong at each α of each threshold's grid."""
+        truth, side = np.array(true_boxes(view.question)), view.network.input_size
+        if view.method == WHOLE_IMAGE:
+            height, width = view.size
+            letter = "01"[bool(is_right([0, 0, width - 1, height - 1], truth)[0])]
+            return {f"right_{threshold}": letter * len(grid_of(threshold)) for threshold in THRESHOLDS}
         if view.heat is None:
             raise ValueError(f"method: {view.method} gives no map")
-        side = view.network.input_size
-        heat, truth = resize_map(view.heat, (side, side)), np.array(true_boxes(view.question))
-        # On an image smaller than the input, a pixel of the map is less than one of the image, and its box's inclusive
-        # corners would cross. The IoU is the same on the image enlarged.
-        height, width = view.size
-        times = -(-side // min(height, width))
-        size = (times * height, times * width)
-        truth = scale_boxes(truth, view.size, size)
+        heat = resize_map(view.heat, (side, side))
         return {
-            f"right_{threshold}": "".join("01"[bool(r)] for r in right_by_alpha(heat, truth, size, threshold))
+            f"right_{threshold}": "".join(
+                "01"[bool(right)] for right in right_by_alpha(heat, truth, view.size, threshold)
+            )
             for threshold in THRESHOLDS
         }
 
@@ -103,8 +112,8 @@ def true_boxes(question: Question) -> tuple[Box, ...]:
     if image.truth:
         return image.truth
     boxes = [i.box for i in image.of(question.category) if not i.crowd]
-    # A box of width w holds w columns of pixels, at least one.
-    return tuple((x, y, x + max(w, 1) - 1, y + max(h, 1) - 1) for x, y, w, h in boxes)
+    # A box of width w holds w columns of pixels.
+    return tuple((x, y, x + w - 1, y + h - 1) for x, y, w, h in boxes)
 
 
 def _right(part: pd.DataFrame, column: str) -> NDArray[np.bool_]:

@@ -3,7 +3,12 @@
 Records name files, sizes, boxes, segments and key points; images are loaded from their paths elsewhere.
 """
 
-from perturb_tutorial.datasets.animal_parts import read_animal_parts, shows, with_both_parts
+from perturb_tutorial.datasets.animal_parts import (
+    animal_categories,
+    read_animal_parts,
+    shows,
+    with_both_parts,
+)
 from perturb_tutorial.datasets.categories import CategoryMatch, category_matches, imagenet_classes_of
 from perturb_tutorial.datasets.coco import read_coco, read_coco_json
 from perturb_tutorial.datasets.imagenet import imagenet_indices, imagenet_names, read_imagenet
@@ -23,6 +28,7 @@ __all__ = [
     "ImageRecord",
     "Instance",
     "Pair",
+    "animal_categories",
     "category_matches",
     "check_image",
     "first_images",

@@ -6,7 +6,8 @@
   with ``class`` (eye or foot), ``x`` and ``y`` in px. The images are ImageNet's own and lie elsewhere. The
   data set's MATLAB form, which also flags ambiguous key points, is not read; the authors read the XML.
 - COCO key points: ``annotations.json`` with the categories' key points named ``left_eye``,
-  ``right_hind_foot``, … and ``images/``.
+  ``right_hind_foot``, … and ``images/``. An image record may have an ``imagenet_index``. A species without a class
+  of its own is asked for as the COCO category that its name or supercategory is: an auklet as a bird.
 
 Every record's instances hold ``parts``: the points (x, y) of "eye" and "foot". The paper's set is the classes
 with more than 10 images that show at least one eye and one foot.
@@ -21,7 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from perturb_tutorial.datasets.coco import read_coco_json
+from perturb_tutorial.datasets.categories import category_matches
+from perturb_tutorial.datasets.coco import load_json, read_coco_json
 from perturb_tutorial.datasets.imagenet import (
     VALIDATION_PREFIX,
     imagenet_indices,
@@ -161,6 +163,24 @@ def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> D
     raise ValueError(
         f"{root}: expected xml/eye and xml/foot (VGG) or annotations.json (COCO key points) in it"
     )
+
+
+def animal_categories(folder: str | Path) -> dict[int, int]:
+    """COCO's id of each category id under ``folder`` (COCO key points) whose name, or else supercategory, is that of a
+    COCO category which ImageNet has, such as bird, cat or horse. Empty for the VGG form, whose images have classes.
+    """
+    root = Path(folder)
+    for path in [root / "annotations.json", *sorted(root.glob("annotations/*keypoints*.json"))]:
+        if path.is_file() and not (root / "xml").is_dir():
+            known = {row.category: row.category_id for row in category_matches() if row.match == "exact"}
+            named = {c["id"]: (c.get("name"), c.get("supercategory")) for c in load_json(path)["categories"]}
+            return {
+                key: known[name]
+                for key, names in named.items()
+                for name in [next((name for name in names if name in known), None)]
+                if name is not None
+            }
+    return {}
 
 
 def shows(record: ImageRecord, part: str) -> bool:

@@ -9,7 +9,9 @@ Negative values are clipped to 0, then a pixel h(p) at the network's input size 
 
 The box goes around **all** kept pixels. A box (x0, y0, x1, y1) has inclusive corners: it holds pixels x0 to
 x1. Nothing left is the whole image. It is right when its IoU with any true box of the class is at least ½,
-where a box's sides are x1 − x0 + 1 and y1 − y0 + 1. α* is the α with the lowest error on a held-out part.
+where a box's sides are x1 − x0 + 1 and y1 − y0 + 1. On an image smaller than the input a pixel of the map is less
+than one of the image, so a scaled box may be narrower than 1 px (x1 < x0). α* is the α with the lowest error on a
+held-out part.
 
 (The authors thresholded the small map before resizing it, and their energy rule dropped the pixel that
 reached the share.)
@@ -37,6 +39,8 @@ ALPHAS: dict[Threshold, Float] = {
 
 IOU_RIGHT = 0.5
 """A box is right from this IoU on (§5)."""
+_EDGE_ROUNDING = 1e-6
+"""px by which a side of 0 may come out negative when a box is scaled."""
 
 
 def _positive(heat: ArrayLike) -> Float | None:
@@ -118,18 +122,22 @@ def scale_boxes(boxes: ArrayLike, old: tuple[int, int], new: tuple[int, int]) ->
 def iou(boxes: ArrayLike, truth: ArrayLike) -> Float:
     """Intersection over union (N×M) of ``boxes`` (N×4) and ``truth`` (M×4), inclusive corners (sides + 1).
 
+    Corners may be fractions, sides down to 0 px; two boxes without area have an IoU of 0. Errors: ``ValueError``
+    where a side is negative or not a number.
+
     >>> iou([0, 0, 9, 9], [0, 0, 9, 4])
     array([[0.5]])
     """
     a = np.asarray(boxes, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(truth, dtype=np.float64).reshape(1, -1, 4)
     for name, box in (("boxes", a), ("truth", b)):
-        if (box[..., 2:] < box[..., :2]).any():
-            raise ValueError(f"{name}: expected x0 ≤ x1 and y0 ≤ y1 (inclusive corners)")
+        if not (box[..., 2:] - box[..., :2] + 1 >= -_EDGE_ROUNDING).all():
+            raise ValueError(f"{name}: expected x0 ≤ x1 + 1 and y0 ≤ y1 + 1 (inclusive corners)")
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
     common = np.clip(sides, 0, None).prod(-1)
-    total = (a[..., 2:] - a[..., :2] + 1).prod(-1) + (b[..., 2:] - b[..., :2] + 1).prod(-1)
-    return np.asarray(common / (total - common))
+    own = (np.clip(box[..., 2:] - box[..., :2] + 1, 0, None).prod(-1) for box in (a, b))
+    union = sum(own) - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def is_right(boxes: ArrayLike, truth: ArrayLike) -> Bool:

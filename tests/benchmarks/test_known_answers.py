@@ -24,7 +24,13 @@ from PIL import Image
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkSettings, read_records, run_benchmark
+from perturb_tutorial.benchmarks import (
+    BenchmarkData,
+    BenchmarkSettings,
+    read_data,
+    read_records,
+    run_benchmark,
+)
 from perturb_tutorial.datasets import ImageRecord, Instance
 from perturb_tutorial.images import load_images
 
@@ -168,6 +174,21 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     corner = records_of(tmp_path / "out").query("method == 'corner'")
     assert set(corner["right_value"]) == {"1" + "0" * 19}
     assert figure(summary, name="error", threshold="value", method="corner")["alpha"] == 0
+    # The box around everything is asked without being named; it fits half an image by just ½, whatever α.
+    whole = records_of(tmp_path / "out").query("method == 'whole_image'")
+    assert set(whole["right_value"]) == {"1" * 20}
+    assert set(whole["right_mean"]) == {"1" * 21}
+    assert (
+        difference(summary, name="error", threshold="mean", method="half", minus="whole_image")["rows"] == 7
+    )
+
+
+def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # One row less than half of the image.
+    data = write_coco(tmp_path, 2, [(1, (0.0, 0.0, float(WIDTH), HEIGHT / 2 - 1))])
+    asked = settings("whole_image", held_out_share=0.5)
+    summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
+    assert figure(summary, name="error", threshold="value", method="whole_image")["estimate"] == 1
 
 
 @pytest.mark.parametrize(("peak", "right"), [(2, True), (1, False)])
@@ -190,7 +211,8 @@ def test_localization_on_an_image_smaller_than_the_input(
         )
     data = BenchmarkData(replace(plain.dataset, images=tuple(images)))
     run_benchmark("localization", data, tiny_network(), tmp_path / "out", settings("dot"))
-    assert set(records_of(tmp_path / "out")["right_value"].str[10]) == {"01"[right]}
+    frame = records_of(tmp_path / "out").query("method == 'dot'")
+    assert set(frame["right_value"].str[10]) == {"01"[right]}
 
 
 def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -203,7 +225,7 @@ def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tm
     run_benchmark("localization", data, network, tmp_path / "out", asked)
     images = load_images([image.path for image in data.dataset.images], 32)
     masks = pt.learn_masks(network, images, pt.top_classes(network, images, 2), asked.mask)
-    frame = records_of(tmp_path / "out")
+    frame = records_of(tmp_path / "out").query("method == 'mask'")
     for heat, text in zip(masks.saliency[:, 0].numpy(), frame["right_energy"], strict=True):
         right = right_by_alpha(heat, [(8, 4, 47, 43)], (HEIGHT, WIDTH), "energy")
         assert text == "".join("01"[int(r)] for r in right)
@@ -289,7 +311,7 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     asked = settings("sides", minimum_images=3)
     summary = run_benchmark("animal-parts", data, network, tmp_path / "out", asked).summary
     (row,) = summary["classes"]
-    assert (row["eyes"], row["feet"], row["images"], row["category"]) == (6, 8, 4, "three")
+    assert (row["eyes"], row["feet"], row["images"], row["category"]) == (6, 8, 4, "tiger shark")
     assert row["mean_feet"] == pytest.approx(1)
     # Eyes: 0, ½, ½, 0, ½, ½.
     assert row["mean_eyes"] == pytest.approx(2 / 6)
@@ -300,6 +322,60 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert 2 <= found["low"] < 3 < found["high"] <= 4
     with pytest.raises(ValueError, match="no class has more than 4"):
         run_benchmark("animal-parts", data, network, tmp_path / "two", asked.replace(minimum_images=4))
+
+
+def test_animals_without_a_class_of_their_own(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """An auklet is asked for as the birds; an animal that nobody can name is not; a bystander's eyes do not count."""
+    from perturb_tutorial.benchmarks.animal_parts import AnimalParts, group_of
+    from perturb_tutorial.datasets import imagenet_classes_of
+
+    (tmp_path / "images").mkdir()
+    points = ["left_eye", "right_eye", "left_hind_foot", "right_hind_foot"]
+    images, annotations = [], []
+    # Species of each image's animals: whether it shows an eye and a foot, and its class in ImageNet.
+    shown = [
+        ([("least auklet", True)], None),
+        ([("cat", True), ("least auklet", False)], None),
+        ([("okapi", True)], None),
+        ([("albatross", True), ("cat", False)], 146),
+    ]
+    categories = {"okapi": 1, "least auklet": 5, "albatross": 7, "cat": 9}
+    for k, (animals, index) in enumerate(shown, start=1):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / f"{k}.png")
+        images.append(
+            {"id": k, "file_name": f"{k}.png", "height": HEIGHT, "width": WIDTH, "imagenet_index": index}
+        )
+        for species, both in animals:
+            keypoints = [10.0, 10.0, 2, 0.0, 0.0, 0, 20.0, 30.0, 2 * both, 0.0, 0.0, 0]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": k, "category_id": categories[species],
+                    "bbox": [0, 0, 40, 40], "keypoints": keypoints,
+                }
+            )  # fmt: skip
+    kinds = {"least auklet": "bird", "albatross": "bird"}
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": key, "name": name, "supercategory": kinds.get(name, "animal"), "keypoints": points}
+            for name, key in categories.items()
+        ],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    data = read_data("animal-parts", tmp_path)
+    asked = AnimalParts().questions(data, BenchmarkSettings(minimum_images=0))
+    found = [(q.image.id, q.category, q.name, group_of(q.category)) for q in asked]
+    assert found == [
+        (1, 1016, "bird", "bird"),
+        (2, 1017, "cat", "medium_mammal"),
+        (4, 146, "albatross", "bird"),
+    ]
+    assert asked[0].targets == imagenet_classes_of()[16]
+    assert asked[2].targets == (146,)
+    for question in asked:
+        assert isinstance(question.image, ImageRecord)
+        assert len(question.image.instances) == 1
 
 
 def test_faithfulness(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -116,8 +116,28 @@ def test_iou_has_inclusive_corners() -> None:
     a, b = np.zeros((30, 30), dtype=bool), np.zeros((30, 30), dtype=bool)
     a[3:12, 4:20], b[5:25, 10:14] = True, True
     assert iou([4, 3, 19, 11], [10, 5, 13, 24])[0, 0] == (a & b).sum() / (a | b).sum()
-    with pytest.raises(ValueError, match="x0 ≤ x1"):
-        iou([5, 0, 4, 9], [0, 0, 1, 1])
+    for box in ([5, 0, 3, 9], [0, 5, 9, 3], [0, 0, np.nan, 9]):
+        with pytest.raises(ValueError, match="x0 ≤ x1"):
+            iou(box, [0, 0, 1, 1])
+
+
+def test_boxes_narrower_than_a_pixel() -> None:
+    # Half a pixel wide, 2 high, inside a box of 2×2: 1 of 4 px².
+    assert iou([0.5, 0, 0.0, 1], [0, 0, 1, 1])[0, 0] == 1 / 4
+    # Without any width there is no area, with itself neither.
+    line = [3, 0, 2, 9]
+    assert iou(line, [line, [0, 0, 9, 9]]).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("size", [(7, 11), (40, 23), (300, 411)])
+def test_iou_is_the_same_on_the_image_at_any_size(size: tuple[int, int]) -> None:
+    # Areas scale with the image, whatever becomes of the corners; 224 px onto 7 makes boxes thinner than a pixel.
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.integers(0, 224, (2, 30, 2)), axis=0)
+    boxes = np.concatenate((corners[0], corners[1]), axis=1).astype(float)
+    scaled = scale_boxes(boxes, (224, 224), size)
+    assert bool((scaled[:, 2:] < scaled[:, :2]).any()) == (max(size) < 224)
+    np.testing.assert_allclose(iou(scaled, scaled[:10]), iou(boxes, boxes[:10]), atol=1e-9)
 
 
 def test_right_from_one_half_on_with_any_true_box() -> None:
