@@ -78,8 +78,9 @@ def plan_mosaics(
     scores.
 
     ``classes``, ``scores`` and ``right`` (N each): the target of an image, its score, and whether the network
-    classified it right. Images that it got wrong take no part. The classes used least go first, ``seed``
-    deciding between equals; a class gives its images from the highest score down, then from the top again.
+    classified it right. Images that it got wrong take no part. A class gives its images from the highest score
+    down, then from the top again; the classes used least go first, and of equals those whose turn has the highest
+    score, so the mosaics are filled in the order of the scores. ``seed`` places the images in the cells.
     Raises ``ValueError`` when fewer than cells² classes have an image.
     """
     label = np.asarray(classes, dtype=np.int64).reshape(-1)
@@ -100,10 +101,9 @@ def plan_mosaics(
     used = dict.fromkeys(ranked, 0)
     plan: list[list[int]] = []
     for _ in range(count):
-        turn = {c: (used[c], rng.random()) for c in ranked}
-        chosen = sorted(ranked, key=lambda c: turn[c])[: cells * cells]
-        chosen = [chosen[i] for i in rng.permutation(cells * cells)]
-        plan.append([ranked[c][used[c] % len(ranked[c])] for c in chosen])
+        turn = {c: images[used[c] % len(images)] for c, images in ranked.items()}
+        chosen = sorted(ranked, key=lambda c: (used[c], -score[turn[c]], c))[: cells * cells]
+        plan.append([turn[chosen[i]] for i in rng.permutation(cells * cells)])
         for c in chosen:
             used[c] += 1
     return np.array(plan, dtype=np.int64).reshape(count, cells * cells)

@@ -65,6 +65,16 @@ def test_mosaics_hold_distinct_classes_classified_right_the_best_first() -> None
     assert (plan != plan_mosaics(classes, scores, right, cells=3, count=8, seed=6)).any()
 
 
+def test_mosaics_are_filled_in_the_order_of_the_scores() -> None:
+    # One image a class: 3 mosaics of 4 take the 12 best that are right, the best 4 first, whatever the seed.
+    rng = np.random.default_rng(1)
+    scores, right = rng.random(30), rng.random(30) > 0.2
+    order = [i for i in np.argsort(-scores) if right[i]]
+    for seed in range(3):
+        plan = plan_mosaics(np.arange(30), scores, right, cells=2, count=3, seed=seed)
+        assert [set(row) for row in plan] == [set(order[k : k + 4]) for k in (0, 4, 8)]
+
+
 def test_too_few_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="2×2 mosaic needs 4 classes with an image classified right, got 3"):
         plan_mosaics([0, 1, 2, 3], [1, 1, 1, 1], [1, 1, 1, 0], cells=2, count=1)
