@@ -26,4 +26,4 @@ chapters: setup  ## execute every chapter again and rewrite it
 	$(RUN) tools/chapters.py run
 
 clean:  ## remove what the other targets made, but for .venv
-	rm -rf book/_build book/_vendor .pytest_cache .mypy_cache .ruff_cache
+	rm -rf book/_build book/_live book/_vendor .pytest_cache .mypy_cache .ruff_cache

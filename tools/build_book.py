@@ -1,7 +1,7 @@
 """Build the published book from the stored notebooks: `make book`.
 
-Fetches the browser scripts when they are not there yet (tools/vendor.py), then runs Jupyter Book from scratch
-with every warning an error. The site is left in `book/_build/html`; any file server can serve it, from any
+Fetches the browser scripts when they are not there yet (tools/vendor.py), makes the live page's files
+(tools/live.py), then runs Jupyter Book from scratch with every warning an error. The site is left in `book/_build/html`; any file server can serve it, from any
 folder.
 
     python tools/build_book.py [--source book] [--toc _toc.yml] [--output book]
@@ -39,6 +39,10 @@ def build(source: Path, toc: Path, output: Path) -> int:
     vendored = subprocess.run([sys.executable, str(ROOT / "tools" / "vendor.py")], check=False)
     if vendored.returncode != 0:
         return vendored.returncode
+    if (source / "live.md").is_file():
+        made = subprocess.run([sys.executable, str(ROOT / "tools" / "live.py")], check=False)
+        if made.returncode != 0:
+            return made.returncode
     # A kept environment would hide the warnings of pages that have not changed since.
     shutil.rmtree(output / "_build", ignore_errors=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]

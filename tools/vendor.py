@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fnmatch
 import hashlib
 import io
 import json
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ FOLDERS = {
     "devDependencies": ROOT / "tests" / "browser" / "_vendor",
 }
 STAMP = "vendored.json"
-NPM_TIMEOUT = 300  # seconds for one archive; the largest has 6 MB
+NPM_TIMEOUT = 300  # seconds for one archive; the largest has 33 MB
 
 
 class VendorError(Exception):
@@ -122,22 +124,33 @@ def unpack(archive: bytes, files: dict[str, str | list[str]], folder: Path, pack
     """Write the named members of an npm archive to their target(s) below `folder`; returns path → sha256."""
     written = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        for member, targets in files.items():
-            try:
-                stream = tar.extractfile(f"package/{member}")
-            except KeyError:
-                stream = None
-            if stream is None:
-                raise VendorError(
-                    f"{package}: its archive has no file {member}, which book/vendor/package.json asks for"
-                )
+        names = [member.name for member in tar.getmembers() if member.isfile()]
+        for member, targets in resolve(files, names, package):
+            stream = tar.extractfile(f"package/{member}")
+            assert stream is not None, "only files are named"
             data = stream.read()
-            for target in [targets] if isinstance(targets, str) else targets:
+            for target in targets:
                 path = folder / target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
                 written[target] = hashlib.sha256(data).hexdigest()
     return written
+
+
+def resolve(
+    files: dict[str, str | list[str]], names: list[str], package: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Each wanted member of an archive with its targets; `lib/*.d.ts` puts every match into the folder it names."""
+    for wanted, targets in files.items():
+        members = fnmatch.filter([name.removeprefix("package/") for name in names], wanted)
+        if not members:
+            raise VendorError(
+                f"{package}: its archive has no file {wanted}, which book/vendor/package.json asks for"
+            )
+        places = [targets] if isinstance(targets, str) else targets
+        for member in sorted(members):
+            end = f"/{member.rpartition('/')[2]}" if "*" in wanted else ""
+            yield member, [f"{place}{end}" for place in places]
 
 
 def fetch(name: str, version: str) -> bytes:

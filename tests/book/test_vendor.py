@@ -60,6 +60,24 @@ def test_takes_the_named_files_and_no_others(npm: Npm, tmp_path: Path) -> None:
     assert found == {"x/a.js": b"alpha", "b.js": b"beta", "y/b.js": b"beta"}
 
 
+def test_a_pattern_takes_every_match_into_one_folder(npm: Npm, tmp_path: Path) -> None:
+    declared = json.loads(vendor.DECLARED.read_text(encoding="utf-8"))
+    declared["vendor"]["thing"] = {"[ab]*.js": "types"}
+    vendor.DECLARED.write_text(json.dumps(declared), encoding="utf-8")
+    vendor.fill("dependencies", tmp_path / "out")
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.js"))
+    assert found == ["types/a.js", "types/b.js"]
+
+
+@pytest.mark.parametrize("wanted", ["z.js", "z*.js"])
+def test_a_file_that_the_archive_lacks_is_named(npm: Npm, tmp_path: Path, wanted: str) -> None:
+    declared = json.loads(vendor.DECLARED.read_text(encoding="utf-8"))
+    declared["vendor"]["thing"] = {wanted: "x"}
+    vendor.DECLARED.write_text(json.dumps(declared), encoding="utf-8")
+    with pytest.raises(vendor.VendorError, match=re.escape(f"thing: its archive has no file {wanted}")):
+        vendor.fill("dependencies", tmp_path / "out")
+
+
 def test_a_right_folder_needs_no_npm(npm: Npm, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     vendor.fill("dependencies", folder)

@@ -1,0 +1,178 @@
+/**
+ * The settings of a run: the package's own table (written into site.json when the book is built), what the sliders
+ * offer, and a link that holds them.
+ */
+
+/**
+ * The package's MaskSettings by their names; lengths in image px of a 224 px input.
+ * @typedef {object} MaskSettings
+ * @property {"deletion" | "preservation"} game
+ * @property {number} iterations
+ * @property {number} learning_rate
+ * @property {number} area_weight
+ * @property {number} tv_weight
+ * @property {number} tv_exponent
+ * @property {number} mask_scale
+ * @property {number} mask_sigma
+ * @property {number} jitter
+ * @property {string} perturbation
+ * @property {string} initialization
+ * @property {number} blur_sigma
+ */
+
+/**
+ * What the method takes for given, from the package.
+ * @typedef {object} Constants
+ * @property {number} input_size side of the network's input, image px
+ * @property {number} truncate a Gaussian ends at this many σ
+ * @property {number} tv_epsilon
+ * @property {number} initial_disc_sigma image px
+ * @property {number[]} disc_radii image px
+ * @property {number} suppressed
+ * @property {number} preserved
+ * @property {{beta1: number, beta2: number, epsilon: number}} adam
+ * @property {number} max_pixels
+ * @property {number} min_side
+ */
+
+/** @typedef {{settings: MaskSettings, target_count: number, source: string}} Preset */
+/** @typedef {{name: string, symbol: string, value: any, unit: string, meaning: string, source: string}} Row */
+/** @typedef {{name: string, file: string, thumbnail: string, class_index: number | null, credit: string}} Sample */
+/** @typedef {{file: string, bytes: number, unpacked: number, sha256: string}} Asset */
+
+/**
+ * site.json, which the book's build writes.
+ * @typedef {object} Site
+ * @property {Constants} constants
+ * @property {Row[]} settings_table
+ * @property {Record<string, Preset>} presets
+ * @property {Sample[]} samples
+ * @property {Record<string, Asset>} assets
+ * @property {Record<string, string[]>} engines the assets that each engine needs, beside its script
+ * @property {Record<string, string>} scripts the script of each engine
+ * @property {string} network
+ * @property {string} colormap 256 colors, six hexadecimal digits each
+ */
+
+/** What each slider offers; a preset's value that is not among them is added. @type {Record<string, number[]>} */
+const STOPS = {
+  area_weight: [0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+  tv_weight: [0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3],
+  tv_exponent: [1, 1.5, 2, 2.5, 3, 4, 5],
+  jitter: [1, 2, 4, 8, 16],
+  iterations: [25, 50, 75, 100, 150, 200, 300, 500],
+};
+
+/** Iterations of a run on this page: after 150 the mask correlates by 0.9 with the package's after 300. */
+export const PAGE_ITERATIONS = 150;
+
+/** @type {readonly (keyof MaskSettings)[]} */
+export const SLIDERS = ["area_weight", "tv_weight", "tv_exponent", "jitter", "iterations"];
+
+/**
+ * @param {Site} site
+ * @param {string} name
+ * @returns {MaskSettings} a preset with the page's own number of iterations
+ */
+export function presetSettings(site, name) {
+  const preset = site.presets[name] ?? site.presets.default;
+  return { ...preset.settings, iterations: PAGE_ITERATIONS };
+}
+
+/**
+ * @param {Site} site
+ * @param {keyof MaskSettings} name
+ * @returns {number[]} the values of a slider, rising
+ */
+export function sliderStops(site, name) {
+  const values = Object.keys(site.presets).map((preset) => Number(presetSettings(site, preset)[name]));
+  return [...new Set([...STOPS[name], ...values])].sort((a, b) => a - b);
+}
+
+/**
+ * The preset that these settings are, whatever the game and the number of iterations; "" for none.
+ * @param {Site} site
+ * @param {MaskSettings} settings
+ */
+export function presetOf(site, settings) {
+  const same = (/** @type {string} */ preset) =>
+    SLIDERS.every(
+      (name) => name === "iterations" || site.presets[preset].settings[name] === settings[name],
+    );
+  return Object.keys(site.presets).find(same) ?? "";
+}
+
+/**
+ * What a link restores. `targets` is null for the network's best guess.
+ * @typedef {object} Choice
+ * @property {string | null} sample
+ * @property {"squash" | "center"} fit
+ * @property {number[] | null} targets
+ * @property {number} seed
+ * @property {MaskSettings} settings
+ */
+
+/**
+ * @param {Choice} choice
+ * @returns {string} the part of an address after its #
+ */
+export function writeLink({ sample, fit, targets, seed, settings }) {
+  const parts = new URLSearchParams();
+  if (sample !== null) {
+    parts.set("sample", sample);
+  }
+  parts.set("fit", fit);
+  parts.set("game", settings.game);
+  if (targets !== null) {
+    parts.set("target", targets.join("."));
+  }
+  for (const name of SLIDERS) {
+    parts.set(name, String(settings[name]));
+  }
+  parts.set("seed", String(seed));
+  return parts.toString();
+}
+
+/**
+ * What a link says; whatever it leaves out, or says wrongly, is as on a first visit.
+ * @param {string} text the part of an address after its #
+ * @param {Site} site
+ * @param {number} classes
+ * @returns {Choice}
+ */
+export function readLink(text, site, classes) {
+  const parts = new URLSearchParams(text);
+  const settings = presetSettings(site, "default");
+  const changed = Object.fromEntries(
+    SLIDERS.map((name) => [name, Number(parts.get(name) ?? NaN)]).filter(
+      ([name, value]) => site && isAllowed(String(name), Number(value)),
+    ),
+  );
+  const targets = (parts.get("target") ?? "").split(".").filter(Boolean).map(Number);
+  const isClass = (/** @type {number} */ index) => isWhole(index, 0, classes - 1);
+  const sample = parts.get("sample");
+  const seed = Number(parts.get("seed") ?? NaN);
+  return {
+    sample: site.samples.some(({ name }) => name === sample) ? sample : null,
+    fit: parts.get("fit") === "center" ? "center" : "squash",
+    targets: targets.length > 0 && targets.every(isClass) ? [...new Set(targets)] : null,
+    seed: isWhole(seed, 0, 2 ** 32 - 1) ? seed : 0,
+    settings: {
+      ...settings,
+      ...changed,
+      game: parts.get("game") === "preservation" ? "preservation" : "deletion",
+    },
+  };
+}
+
+/** @param {string} name @param {number} value */
+function isAllowed(name, value) {
+  const [low, high] = [STOPS[name][0], STOPS[name][STOPS[name].length - 1]];
+  const whole = name === "jitter" || name === "iterations";
+  return whole ? isWhole(value, low, high) : Number.isFinite(value) && value >= low && value <= high;
+}
+
+/** @param {number} value @param {number} low @param {number} high */
+function isWhole(value, low, high) {
+  return Number.isInteger(value) && value >= low && value <= high;
+}
