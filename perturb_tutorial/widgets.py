@@ -51,14 +51,12 @@ def explorer(
 ) -> Any:
     """Show the frame of the value that a control is set to.
 
-    Parameters
-    ----------
     frames
         value → frame, in the order in which the control runs; for two controls (first value, second value) →
         frame, with every combination present. A frame is a matplotlib figure (drawn at 100 dpi and closed),
         an array H×W or H×W×3 (uint8, or float in [0, 1]), or the bytes of a PNG or JPEG file.
     label
-        What the control sets, in plain Unicode (`λ₁`, not TeX); a pair for two controls.
+        What the control sets, in plain Unicode (``λ₁``, not TeX); a pair for two controls.
     alt
         What the picture shows, for a reader who does not see it; called with the value(s), or one text for
         all frames, to which the values are appended.
@@ -79,18 +77,9 @@ def explorer(
     max_bytes
         Limit for all frames together.
 
-    Returns
-    -------
-    ipywidgets.VBox
-        The controls first, then the pictures.
-
-    Raises
-    ------
-    ImportError
-        Without ipywidgets.
-    ValueError
-        For frames that are none of the above, an incomplete grid, an unknown control or start, or too many
-        bytes.
+    Returns an ``ipywidgets.VBox``, the controls first, then the pictures. Errors: ``ImportError`` without
+    ipywidgets; ``ValueError`` for frames that are none of the above, an incomplete grid, an unknown control or
+    start, or too many bytes.
     """
     widgets = _ipywidgets()
     text = value_format or _plain

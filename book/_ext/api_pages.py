@@ -1,0 +1,88 @@
+"""Sphinx extension for the API reference: the package's docstrings, as they are, on a page.
+
+The docstrings are written to be read in an editor. Three things are therefore brought into the form that docutils
+asks for: an indented block is a formula or code and keeps its lines; ``cells``² may stand without a space; and a
+lone * in a signature is no emphasis. Types in signatures link to their entry where they have one; those of other
+packages have none on this site. An unknown name in a docstring's own role is an error of the build, as elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+LITERAL_THEN_LETTER = re.compile(r"(``[^`]+``)(?=[^\s.,;:)\]}/'\"!?–—-])")
+ELSEWHERE = ("collections", "matplotlib", "numpy", "pathlib", "torch")
+LONE_STAR = re.compile(r"(?<![*\w`])\*(?=[,)])")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-docstring", to_docutils)
+    app.connect("missing-reference", own_type_or_none)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def to_docutils(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Rewrite a docstring's lines in place."""
+    result: list[str] = []
+    inside = False
+    for number, line in enumerate(lines):
+        indented = line.startswith("    ")
+        if line.strip():
+            starts = indented and not inside and (number == 0 or not lines[number - 1].strip())
+            if starts and not announced(result):
+                result += ["::", ""]
+            inside = indented and (inside or starts)
+        result.append(line if inside else escaped(line))
+    lines[:] = result
+
+
+def announced(before: list[str]) -> bool:
+    """Whether the text before an indented block says itself what the block is."""
+    last = next((line for line in reversed(before) if line.strip()), "")
+    return last.endswith("::") or last.lstrip().startswith((".. ", "- ", ":"))
+
+
+def escaped(line: str) -> str:
+    prose = LITERAL_THEN_LETTER.sub(r"\1\\ ", line)
+    parts = re.split(r"(``[^`]*``)", prose)
+    # |C| is a number of classes, not a substitution.
+    parts[::2] = [LONE_STAR.sub(r"\\*", part).replace("|", r"\|") for part in parts[::2]]
+    return "".join(parts)
+
+
+def own_type_or_none(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, contnode: nodes.Element
+) -> nodes.Node | None:
+    """A name of the package by its last part; in a signature, plain text for what has no page here."""
+    if node.get("refdomain") != "py":
+        return None
+    target = str(node.get("reftarget", ""))
+    if target.partition(".")[0] in ELSEWHERE:
+        return contnode
+    # An alias of the package's type, or Class.method without its module.
+    ending = target.rpartition(".")[2] if target.startswith("perturb_tutorial") else target
+    found = [
+        (name, entry)
+        for name, entry in env.get_domain("py").objects.items()  # type: ignore[attr-defined]
+        if name.endswith(f".{ending}") and entry.objtype != "module"
+    ]
+    if len(found) == 1:
+        name, entry = found[0]
+        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, name)
+    in_signature = any(isinstance(parent, addnodes.desc_signature) for parent in parents(node))
+    return contnode if in_signature else None
+
+
+def parents(node: nodes.Node) -> list[nodes.Node]:
+    found = []
+    while node.parent is not None:
+        node = node.parent
+        found.append(node)
+    return found

@@ -1,0 +1,51 @@
+"""The troubleshooting page is found by the words on the reader's screen: each title is a text of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "book" / "troubleshooting.md").read_text(encoding="utf-8")
+TITLES = re.findall(r"^### (`+) ?(.+?) ?\1$", PAGE, re.MULTILINE)
+
+
+def texts_of_the_package() -> set[str]:
+    """Every text in the code, with … for what is filled in; constants that a text inserts are read through."""
+    found = set()
+    for path in (ROOT / "perturb_tutorial").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (
+                    part.value if isinstance(part, ast.Constant) else "…"  # a {value}
+                    for part in node.values
+                )
+                found.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+TEXTS = texts_of_the_package()
+
+
+@pytest.mark.parametrize("title", [title for _, title in TITLES])
+def test_title_occurs_in_the_code(title: str) -> None:
+    # A title may leave a message's end out, and … may stand for several insertions in a row.
+    pattern = re.compile(re.escape(re.sub("…+", "…", title)).replace("…", ".*?"))
+    assert any(pattern.match(re.sub("…+", "…", text)) for text in TEXTS), f"no message reads: {title}"
+
+
+def test_every_entry_has_a_title_and_a_mend() -> None:
+    assert len(TITLES) >= 25
+    for entry in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
+        title, _, body = entry.partition("\n")
+        assert len(body.split("\n## ")[0].split()) >= 8, f"{title}: says too little"
+
+
+def test_a_made_up_title_is_noticed() -> None:
+    pattern = re.compile(re.escape("targets: expected a hat, got …").replace("…", ".*?"))
+    assert not any(pattern.match(text) for text in TEXTS)
