@@ -45,6 +45,7 @@ from perturb_tutorial.layers import (
 from perturb_tutorial.masks import disc_grids
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
+from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
 from perturb_tutorial.results import Masks
@@ -109,7 +110,9 @@ def learn_activation_masks(
         pixels = images[start:stop].to(network.device, torch.float32)
         weights = class_weights(sets[start:stop], network.class_count).to(network.device)
         canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
-        return replace(learn_on(canvas, weights, used, report), layer=place.layer).to(images.device)
+        # Before the hook that masks: a padded convolution is cut back to its images, then masked.
+        with steady_rows(_module(network, place)):
+            return replace(learn_on(canvas, weights, used, report), layer=place.layer).to(images.device)
 
     return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
 
@@ -215,6 +218,11 @@ def _place(network: Network, layer: str) -> _Place:
     )
 
 
+def _module(network: Network, place: _Place) -> nn.Module:
+    """The copy of the network that the masks are learned on."""
+    return network.folded if place.folded else network.module
+
+
 def _same_when_folded(network: Network, layer: str, outputs: list[Any]) -> bool:
     """Whether the folded copy gives the same at ``layer``: not where a BatchNorm was folded into it."""
     folded = _outputs(network, layer, folded=True)
@@ -227,7 +235,7 @@ def _same_when_folded(network: Network, layer: str, outputs: list[Any]) -> bool:
 @contextmanager
 def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
     """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
-    module = network.folded if place.folded else network.module
+    module = _module(network, place)
     done = 0
 
     def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
