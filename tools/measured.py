@@ -1,9 +1,11 @@
 """A benchmark's summary, made small and kept: data/measured/NAME.json, which a chapter reads.
 
     python tools/measured.py RUN… NAME --command "perturb-tutorial benchmark … --data COCO …" --note "…"
+    python tools/measured.py RUN RUN NAME --compare default,localization --command "…" --note "…"
 
 RUN is the --output folder of a run; several runs of the same settings on different data (COCO's splits) are put
-together and summed up as one. The file says the command, with COCO, IMAGENET and ANIMAL_PARTS for the reader's
+together and summed up as one; with --compare, two runs of different settings on the same data stand side by side,
+with their paired differences. The file says the command, with COCO, IMAGENET and ANIMAL_PARTS for the reader's
 folders, a note, the versions of what it ran on, and the summary: figures, differences, counts and settings. A path of
 this machine in any of them is refused. The same run gives the same bytes.
 """
@@ -21,6 +23,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from perturb_tutorial.benchmarks.compare import compared_summary
 from perturb_tutorial.benchmarks.merge import merged_summary
 from perturb_tutorial.benchmarks.store import BenchmarkError
 
@@ -102,6 +105,16 @@ def _lines(value: Any, depth: int = 0) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def summed_up(runs: list[Path], compare: str | None) -> dict[str, Any]:
+    """One summary of all runs, or with labels ``A,B`` that of two which are compared."""
+    if compare is None:
+        return merged_summary(runs)
+    labels = compare.split(",")
+    if len(labels) != 2 or len(runs) != 2:
+        raise ValueError(f"--compare: expected two runs and two labels, got {len(runs)} and {len(labels)}")
+    return compared_summary(runs[0], runs[1], (labels[0], labels[1]))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Keep a benchmark's summary as data/measured/NAME.json.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
@@ -110,12 +123,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--note", default="", help="what a reader should know beside it, such as the machine's kind"
     )
+    parser.add_argument(
+        "--compare", metavar="A,B", help="labels of two runs whose settings differ, with their differences"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:
-        path = write_measured(
-            options.name, options.command, options.note, merged_summary(options.runs), options.folder
-        )
+        summary = summed_up(options.runs, options.compare)
+        path = write_measured(options.name, options.command, options.note, summary, options.folder)
     except (ValueError, OSError, BenchmarkError) as error:
         print(f"measured: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.base import Benchmark
     from perturb_tutorial.benchmarks.catalog import BENCHMARKS, find_benchmark
+    from perturb_tutorial.benchmarks.compare import compared_summary
     from perturb_tutorial.benchmarks.data import BenchmarkData, read_data, read_samples
     from perturb_tutorial.benchmarks.merge import merged_summary
     from perturb_tutorial.benchmarks.plan import Plan, Question
@@ -39,6 +40,7 @@ _EXPORTS = {
     "Plan": "plan",
     "Question": "plan",
     "BenchmarkError": "store",
+    "compared_summary": "compare",
     "find_benchmark": "catalog",
     "merged_summary": "merge",
     "plan_benchmark": "run",
@@ -57,6 +59,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Question",
+    "compared_summary",
     "find_benchmark",
     "merged_summary",
     "plan_benchmark",

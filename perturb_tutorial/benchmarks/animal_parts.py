@@ -5,6 +5,9 @@ takes the saliency's place. An image's class is its label; an animal of no Image
 for as the set of ImageNet's birds (eq. 2), and all such images make one class. Per class, over all its key points,
 ratio = mean at feet / mean at eyes; per group of classes the mean of the ratios ± SE over classes. Classes with more
 than ``minimum_images`` images that show an eye and a foot take part. Intervals resample images.
+
+Feet stand near the border of most photographs, eyes do not, so a mask that only knows the middle has a ratio above 1,
+too. ``initial_disc`` says how far that goes: the centered disc that the mask started from (§2), before any step.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics import class_parts, group_parts, is_usable, resize_map, window_means
 from perturb_tutorial.metrics.heatmaps import Bool, Float
 from perturb_tutorial.metrics.intervals import Statistic
+from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.paper import fig11
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 BIRD, DOG = 16, 18
 """COCO's ids, under which the ImageNet birds and dogs are listed."""
+INITIAL_DISC = "initial_disc"
 KIND = 1000
 """A class that is a COCO category has this + COCO's id: above all of ImageNet's indices."""
 
@@ -48,7 +53,8 @@ class AnimalParts(Benchmark):
 
     name = "animal-parts"
     about = "Are eyes more salient than feet? (§7)"
-    methods = ("mask",)
+    methods = ("mask", INITIAL_DISC)
+    own_methods = (INITIAL_DISC,)
     columns = {"eyes": "list double", "feet": "list double", "outside": "int64"}  # noqa: RUF012  (ClassVar in the base)
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
@@ -74,16 +80,18 @@ class AnimalParts(Benchmark):
     def measure(self, view: View) -> dict[str, Any]:
         """The means of the windows around eyes and around feet, and how many key points lie outside the image."""
         image = view.question.image
-        if not isinstance(image, ImageRecord) or view.heat is None:
-            raise TypeError(f"image: expected an image's record and a map, got {type(image).__name__}")
+        if not isinstance(image, ImageRecord):
+            raise TypeError(f"image: expected an image's record, got {type(image).__name__}")
+        heat = _initial_disc(view) if view.method == INITIAL_DISC else view.heat
+        if heat is None:
+            raise ValueError(f"method: {view.method} gives no map")
+        is_mask = view.method in ("mask", INITIAL_DISC)
         row: dict[str, Any] = {"eyes": [], "feet": [], "outside": 0}
         # A mask of ones, which is no map at all, still has values at the key points.
-        if view.method != "mask" and not is_usable(view.heat):
+        if not is_mask and not is_usable(heat):
             return row
-        positive = np.maximum(resize_map(view.heat, view.size), 0)
-        mask = 1 - (
-            positive if view.method == "mask" else positive / max(positive.max(), np.finfo(float).tiny)
-        )
+        positive = np.maximum(resize_map(heat, view.size), 0)
+        mask = 1 - (positive if is_mask else positive / max(positive.max(), np.finfo(float).tiny))
         for part, column in (("eye", "eyes"), ("foot", "feet")):
             points = [point for instance in image.instances for point in instance.parts.get(part, ())]
             means = window_means(mask, points)
@@ -131,6 +139,13 @@ def _questions(image: ImageRecord, data: BenchmarkData) -> list[Question]:
         targets = imagenet_classes_of()[kind]
         questions.append(Question(replace(own, instances=instances), KIND + kind, names[kind], targets))
     return questions
+
+
+def _initial_disc(view: View) -> Any:
+    """Saliency (1×1×S×S) of the mask before the first step."""
+    start = view.settings.mask.replace(iterations=0)
+    targets = [list(view.question.targets)]
+    return learn_masks(view.network, view.image[None], targets, start, seed=view.settings.seed).saliency
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Each record has, for the three thresholds, whether the box is right at each α of its grid: one character an α, 1 or 0.
 α* is the α with the lowest error on a held-out share of the images, drawn by seed; the error is that of the other
-images at α*. The interval is of those images, α* being fixed.
+images at α*. The interval is of those images, α* being fixed. ``curves`` has the error at every α, of all images.
 
 The method mask has the true class as target, or, with ``target_count`` 5 (the localization preset, §6.2), the five
 best predicted classes; the other methods have the true class. ``whole_image`` is the box around everything, whatever
@@ -75,19 +75,23 @@ class Localization(Benchmark):
         }
 
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
-        """The error of each method and threshold at its α*, on the images that were not held out."""
+        """The error of each method and threshold at its α*, on the images that were not held out; the curves."""
         images, _ = keys(records)
         result = Figures(settings.seed)
         names = np.unique(images)
         if len(names) < 2:
-            return result.to_dict()
+            return {**result.to_dict(), "curves": []}
         held = np.isin(images, names[held_out(len(names), settings.held_out_share, settings.seed)])
+        curves: list[dict[str, Any]] = []
         for threshold in THRESHOLDS:
             errors: dict[str, Float] = {}
             searches: dict[str, dict[str, Any]] = {}
             for method, part in records.groupby("method", sort=True):
                 right = _right(part, f"right_{threshold}")
                 search = choose_alpha(right[held], grid_of(threshold))
+                about = {"method": str(method), "threshold": threshold, "rows": len(right)}
+                curve = (1 - right.mean(axis=0)).tolist()
+                curves.append({**about, "alphas": search.alphas.round(9).tolist(), "errors": curve})
                 column = int(np.argmin(np.abs(search.alphas - search.alpha)))
                 errors[str(method)] = 1 - right[:, column].astype(np.float64)
                 searches[str(method)] = {
@@ -97,7 +101,7 @@ class Localization(Benchmark):
                 }
             labels = {"threshold": threshold}
             result.add_means("error", errors, images, rows=~held, labels=labels, by_method=searches)
-        return result.to_dict()
+        return {**result.to_dict(), "curves": curves}
 
 
 def _problem(question: Question) -> bool:

@@ -38,10 +38,10 @@ def merged_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise ValueError("folders: expected at least one run, got none")
-    parts = [_read(path / SUMMARY) for path in paths]
+    parts = [read_json(path / SUMMARY) for path in paths]
     if len(parts) == 1:
         return parts[0]
-    settings = [_read(path / SETTINGS) for path in paths]
+    settings = [read_json(path / SETTINGS) for path in paths]
     for path, other in zip(paths[1:], settings[1:], strict=True):
         if told := different_settings(_but_data(settings[0]), _but_data(other)):
             raise ValueError(f"folders: {paths[0]} and {path} have different settings ({told})")
@@ -61,13 +61,14 @@ def merged_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
             "left_out": [line for d in data for line in d["left_out"]],
         },
         "records": counts(records, sum(part["records"]["planned"] for part in parts)),
-        **figures(benchmark, records, _settings(parts[0]["settings"])),
+        **figures(benchmark, records, settings_of(parts[0]["settings"])),
     }
     merged: dict[str, Any] = plain(content)
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A finished run's summary.json or settings.json; ``BenchmarkError`` where it is missing or broken."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -81,7 +82,8 @@ def _but_data(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "data"}
 
 
-def _settings(content: Mapping[str, Any]) -> BenchmarkSettings:
+def settings_of(content: Mapping[str, Any]) -> BenchmarkSettings:
+    """The settings that a summary tells."""
     known = {field.name for field in dataclasses.fields(BenchmarkSettings)}
     values = {key: value for key, value in content.items() if key in known}
     return BenchmarkSettings(

@@ -178,9 +178,11 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     whole = records_of(tmp_path / "out").query("method == 'whole_image'")
     assert set(whole["right_value"]) == {"1" * 20}
     assert set(whole["right_mean"]) == {"1" * 21}
-    assert (
-        difference(summary, name="error", threshold="mean", method="half", minus="whole_image")["rows"] == 7
-    )
+    assert difference(summary, threshold="mean", method="half", minus="whole_image")["rows"] == 7
+    # The curves are of all ten images, held out or not.
+    (curve,) = [c for c in summary["curves"] if (c["method"], c["threshold"]) == ("corner", "value")]
+    assert (curve["rows"], curve["errors"]) == (10, [0.0] + [1.0] * 19)
+    assert curve["alphas"][:3] == [0, 0.05, 0.1]
 
 
 def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -322,6 +324,27 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert 2 <= found["low"] < 3 < found["high"] <= 4
     with pytest.raises(ValueError, match="no class has more than 4"):
         run_benchmark("animal-parts", data, network, tmp_path / "two", asked.replace(minimum_images=4))
+
+
+def test_the_initial_disc_is_the_mask_before_the_first_step(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial.metrics import resize_map, window_means
+
+    data, network = write_coco(tmp_path, 2, [(1, LEFT)]), tiny_network()
+    parts = {"eye": ((40.0, 30.0),), "foot": ((42.0, 55.0),)}
+    images = tuple(
+        replace(image, label=3, instances=(Instance(3, (0, 0, 9, 9), 81.0, parts=parts),))
+        for image in data.dataset.images
+    )
+    data = BenchmarkData(replace(data.dataset, images=images))
+    asked = settings("initial_disc", minimum_images=0)
+    run_benchmark("animal-parts", data, network, tmp_path / "out", asked)
+    frame = records_of(tmp_path / "out")
+    for (_, row), image in zip(frame.iterrows(), images, strict=True):
+        pixels = load_images([image.path], 32)
+        masks = pt.learn_masks(network, pixels, 3, pt.MaskSettings(iterations=0))
+        mask = resize_map(masks.mask[0, 0].numpy(), (HEIGHT, WIDTH))
+        assert row["eyes"] == pytest.approx(window_means(mask, parts["eye"]), abs=1e-6)
+        assert row["feet"] == pytest.approx(window_means(mask, parts["foot"]), abs=1e-6)
 
 
 def test_animals_without_a_class_of_their_own(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,70 @@
+"""Two finished runs on the same data with different settings, such as both presets, compared question by question.
+
+Rows of a method whose records differ get the runs' labels, ``mask (default)`` and ``mask (localization)``; a method
+that the settings do not touch stands once. The benchmark itself makes the figures, so a difference is paired, and
+α* of the localization benchmark is found for each on the same held-out images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perturb_tutorial.benchmarks.catalog import find_benchmark
+from perturb_tutorial.benchmarks.merge import read_json, settings_of
+from perturb_tutorial.benchmarks.run import counts, figures
+from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, SUMMARY, plain, read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KEYS = ["image_id", "category_id"]
+_ASKED = ("benchmark", "network", "data", "seed")
+"""What both runs must have in common."""
+
+
+def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, str]) -> dict[str, Any]:
+    """A summary of both runs' methods, with ``labels`` for the first and the second, as summary.json of one run.
+
+    Errors: ``BenchmarkError`` where a run is not finished; ``ValueError`` where the two did not ask the same questions
+    of the same network.
+    """
+    import pandas as pd
+
+    paths = [Path(first), Path(second)]
+    parts = [read_json(path / SUMMARY) for path in paths]
+    asked = [read_json(path / SETTINGS) for path in paths]
+    for name in _ASKED:
+        if asked[0][name] != asked[1][name]:
+            raise ValueError(f"second: expected the same {name} as in {paths[0]}, got another in {paths[1]}")
+    tables = [read_records(path / RECORDS) for path in paths]
+    if labels[0] == labels[1]:
+        raise ValueError(f"labels: expected two different ones, got {labels[0]!r} twice")
+    pieces = []
+    for method in dict.fromkeys([*tables[0]["method"], *tables[1]["method"]]):
+        own = [table[table["method"] == method] for table in tables]
+        if not own[0].empty and not own[1].empty:
+            if _same(*own):
+                own.pop()
+            else:
+                own = [
+                    part.assign(method=f"{method} ({label})") for part, label in zip(own, labels, strict=True)
+                ]
+        pieces += [part for part in own if not part.empty]
+    records = pd.concat(pieces, ignore_index=True)
+    records = records.sort_values([*_KEYS, "method"], kind="stable", ignore_index=True)
+    benchmark = find_benchmark(parts[0]["benchmark"])
+    content = {
+        **parts[0],
+        "settings": dict(zip(labels, (part["settings"] for part in parts), strict=True)),
+        "records": counts(records, len(records)),
+        **figures(benchmark, records, settings_of(parts[0]["settings"])),
+    }
+    compared: dict[str, Any] = plain(content)
+    return compared
+
+
+def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+    """Whether two runs of one method say the same, but for the time they took."""
+    ordered = [part.drop(columns="seconds").sort_values(_KEYS, ignore_index=True) for part in (first, second)]
+    return bool(ordered[0].astype(str).equals(ordered[1].astype(str)))
