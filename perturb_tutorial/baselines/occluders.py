@@ -53,7 +53,7 @@ def occlude(
 
     ``occluders(start, stop)`` makes O_start … O_(stop−1), B×1×H×W. ``background`` makes x′ from x, both
     pixels. The folded copy of the network runs, without a graph. ``progress``: called with images times
-    occlusions.
+    occlusions. Questions about the same image in a row share its passes: only the classes that are read differ.
     """
     weights = check(network, images, targets, batch_size)
     device, dtype, size = network.device, number_format(network), images.shape[-1]
@@ -62,20 +62,23 @@ def occlude(
         weighted = torch.zeros(len(images), size * size, dtype=dtype, device=device)
         coverage = torch.zeros(size * size, dtype=dtype, device=device)
 
-    def mean_logit(batch: Tensor, row: Tensor) -> Tensor:
-        return (network.logits(batch) * row).sum(1)
+    rows = weights.to(device, dtype)
+    groups = same_in_a_row(images)
 
     def run(start: int, stop: int) -> None:
         with exact_gradients(device), torch.inference_mode():
             masks = occluders(start, stop).to(device, dtype)
-            for index, row in enumerate(weights.to(device, dtype)):
-                image = images[index : index + 1].to(device, dtype)
+            for group in groups:
+                image = images[group.start : group.start + 1].to(device, dtype)
                 difference = background(image) - image
-                if start == 0:
-                    before[index] = mean_logit(image, row)[0]
-                drops[index, start:stop] = before[index] - mean_logit(image + difference * masks, row)
+                whole = network.logits(image) if start == 0 else None
+                occluded = network.logits(image + difference * masks)
+                for index in group:
+                    if whole is not None:
+                        before[index] = (whole[0] * rows[index]).sum()
+                    drops[index, start:stop] = before[index] - (occluded * rows[index]).sum(1)
                 if progress is not None:
-                    progress(start * len(images) + (index + 1) * (stop - start), count * len(images))
+                    progress(start * len(images) + group.stop * (stop - start), count * len(images))
             covered = masks.flatten(1)
             coverage.add_(covered.sum(0))
             weighted.addmm_(drops[:, start:stop], covered)
@@ -84,6 +87,12 @@ def occlude(
     in_batches(count, batch_size or OCCLUSIONS_AT_ONCE.get(device.type, 8), run)
     saliency = torch.where(coverage > 0, weighted / coverage.where(coverage > 0, 1), 0)
     return Occlusions(drops.to(images.device), saliency.view(-1, 1, size, size).to(images.device))
+
+
+def same_in_a_row(images: Tensor) -> list[range]:
+    """The indices of N images in runs of equal ones."""
+    starts = [i for i in range(len(images)) if i == 0 or not torch.equal(images[i], images[i - 1])]
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(images)], strict=True)]
 
 
 def reject_layer(method: str, layer: str | None) -> None:

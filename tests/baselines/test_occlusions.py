@@ -171,6 +171,18 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
     assert {64, 32, 16, 8} <= set(sizes)
 
 
+@pytest.mark.parametrize("method", [baselines.occlusion, baselines.variable_occlusion_points])
+def test_questions_about_one_image_share_its_passes(method, monkeypatch):
+    network, images = weighing(64)
+    three, targets = images[[0, 0, 1]], [[0], [0, 1], [1]]
+    alone = torch.cat([method(network, three[i : i + 1], targets[i : i + 1]) for i in range(3)])
+    calls, logits = [], network.logits
+    monkeypatch.setattr(network, "logits", lambda batch: (calls.append(len(batch)), logits(batch))[1])
+    # The drops are equal; the product that spreads them over the pixels rounds by its number of rows.
+    torch.testing.assert_close(method(network, three, targets), alone, rtol=1e-5, atol=1e-7)
+    assert sum(calls) == 2 * (784 + 1)
+
+
 def test_progress_ends_at_the_total():
     network, images = weighing(64)
     calls = []
