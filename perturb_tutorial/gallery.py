@@ -24,7 +24,7 @@ from perturb_tutorial.files import whole_file
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks import Network, top_classes
 from perturb_tutorial.optimizer import learn_masks
-from perturb_tutorial.plotting import HEAT_COLORMAP, bare, overlay
+from perturb_tutorial.plotting import HEAT_COLORMAP, as_picture, bare, overlay
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import PRESETS, MaskSettings, find_preset
 
@@ -199,7 +199,8 @@ def gallery(
 def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
     """Fig. 5 and 6 as one figure: a block a preset, photographs in rows, probability and C or I over each.
 
-    A mask that did not converge has an asterisk.
+    A mask that did not converge has an asterisk, a photograph whose score is not finite a dash; without masks
+    there is one block of the photographs alone.
     """
     if columns < 1:
         raise ValueError(f"columns: expected at least 1, got {columns}")
@@ -222,15 +223,24 @@ def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = H
         for index in range(len(gallery)):
             top, left = (index // columns) * (_TILE + _LABEL) + _LABEL, (index % columns) * _TILE
             picture = gallery.pictures[index].float() / 255
-            assert masks is not None
-            tile = overlay(picture, masks[index].saliency[0], colormap=colormap)
+            if masks is None:
+                tile = as_picture(picture)
+            else:
+                tile = overlay(picture, masks[index].saliency[0], colormap=colormap)
             sheet[top : top + _TILE - 4, left : left + _TILE - 4] = _thumbnail(tile, _TILE - 4)
-            mark = "C" if gallery.correct[index] else "I"
-            star = "" if masks.converged[index] else "*"
-            label = f"{gallery.probability[index]:.3f} {mark}{star}"
+            label = _label(gallery, index, masks is None or bool(masks.converged[index]))
             axis.text(left + _TILE / 2, top - 3, label, fontsize=6, ha="center", va="bottom")
         axis.imshow(sheet)
     return figure
+
+
+def _label(gallery: Gallery, index: int, converged: bool) -> str:
+    """The line over one photograph."""
+    probability = gallery.probability[index]
+    judged = (
+        f"{probability:.3f} {'C' if gallery.correct[index] else 'I'}" if math.isfinite(probability) else "–"
+    )
+    return judged + ("" if converged else "*")
 
 
 def _thumbnail(tile: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -283,6 +283,25 @@ def test_the_parameter_table_is_the_papers(name, table, request):
         assert (settings.mask_sigma, settings.jitter, settings.perturbation) == (0.0, 1, "constant")
 
 
+def test_the_table_and_the_papers_numbers_agree():
+    # PAPER_LAYERS is what the code uses, numbers.csv what the section prints, its one slip included.
+    from perturb_tutorial.paper import paper_numbers
+
+    printed = {key: n.value for key, n in paper_numbers().items() if key.startswith("layer.")}
+    used = {
+        f"layer.{network}.{row.paper_name}.{name}": value
+        for network, rows in activations.PAPER_LAYERS.items()
+        for row in rows
+        for name, value in (
+            ("side", 13 if (network, row.paper_name) == ("vgg16", "pool4") else row.side),
+            ("area_weight", row.area_weight),
+            ("tv_weight", row.tv_weight),
+        )
+    }
+    assert used == printed
+    assert len(used) == 30
+
+
 def test_pool_and_relu_numbers_count_as_the_paper_counts(alexnet, vgg16):
     for network in (alexnet, vgg16):
         for row in activations.paper_layers(network):

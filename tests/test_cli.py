@@ -144,10 +144,71 @@ def test_a_mask_on_a_layer(tmp_path, quick):
     assert entry["method"] == "mask"
     # The stage of 14×14: VGG-16's pool4 (§6.4).
     assert (entry["settings"]["area_weight"], entry["settings"]["tv_weight"]) == (5e-3, 1e-2)
-    assert np.load(tmp_path / "out" / "chelsea.npy").shape == (224, 224)
+    saliency = np.load(tmp_path / "out" / "chelsea.npy")
+    assert saliency.shape == (224, 224)
+    # Cells of 16×16 px, each of one value.
+    cells = saliency.reshape(14, 16, 14, 16)
+    assert (cells == cells[:, :1, :, :1]).all()
+    assert float(saliency.mean()) == pytest.approx(entry["area"], abs=1e-5)
+    assert (tmp_path / "out" / "chelsea.png").stat().st_size > 10_000
 
 
-def test_gallery_of_a_folder(tmp_path, capsys):
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No weights downloaded before, and nothing to download them from."""
+    import urllib.request
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+
+def one_line(capsys):
+    """The only line on stderr, without its ``error: ``; torch may say on stdout what it tries to download."""
+    captured = capsys.readouterr()
+    assert all(line.startswith("Downloading: ") for line in captured.out.splitlines())
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_a_network_or_layer_that_cannot_be_had_is_one_sentence(tmp_path, capsys, offline):
+    with Image.open(sample_path("chelsea")) as photograph:
+        photograph.save(tmp_path / "cat.png")
+    explain = ["explain", str(tmp_path / "cat.png"), "--output", str(tmp_path / "out")]
+    sheet = ["gallery", str(tmp_path), "--target", "285", "--output", str(tmp_path / "out" / "sheet.png")]
+    for command_line in (explain, sheet):
+        assert cli.run([*command_line, "--network", "vgg16"]) == 2
+        assert one_line(capsys).startswith(
+            "vgg16: its weights (528 MB) could not be downloaded (no network);"
+        )
+        assert cli.run([*command_line, "--network", "resnet50"]) == 2
+        assert one_line(capsys).startswith("--network: expected one of efficientnet_lite0")
+    # Layers that are not there, that have no places, that are never run.
+    for layer, message in (
+        ("pool5", "--layer: efficientnet_lite0 has no layer 'pool5'"),
+        (
+            "_fc",
+            "--layer: expected one whose output is N×C×h×w with h·w > 1; '_fc' of efficientnet_lite0 gives",
+        ),
+    ):
+        assert cli.run([*explain, "--layer", layer]) == 2
+        assert one_line(capsys).startswith(message)
+    assert cli.run([*sheet[:2], "--target", "crane", *sheet[4:]]) == 2
+    assert one_line(capsys).startswith("--target: 'crane' is the name of 2 classes")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_gallery_of_a_folder(tmp_path, capsys, monkeypatch):
+    from perturb_tutorial import gallery
+
+    def quickly(network, images, targets, settings, **options):
+        return pt.learn_masks(network, images, targets, settings.replace(iterations=3), **options)
+
+    monkeypatch.setattr(gallery, "learn_masks", quickly)  # the 300 iterations are explain's test
     folder = tmp_path / "cats"
     folder.mkdir()
     with Image.open(sample_path("chelsea")) as photograph:

@@ -118,6 +118,30 @@ def test_one_photograph_and_none(tiny, folder, count):
     assert math.isnan(empty.recall)
 
 
+def test_a_photograph_without_a_prediction_and_a_sheet_without_masks(tiny, folder):
+    class NaNs(torch.nn.Module):
+        def forward(self, inputs):
+            means = inputs.mean((2, 3))
+            return torch.where(means[:, :1] > 0.9, torch.nan, means)
+
+    network = pt.Network(NaNs(), mean=(0, 0, 0), std=(1, 1, 1), input_size=32, device="cpu")
+    Image.new("RGB", (40, 40), "white").save(folder / "white.png")
+    paths = [folder / "white.png", folder / "0.png"]
+    result = learn_gallery(network, paths, 0, ["default"], changes=QUICK)
+    (block,) = labels(result.figure())
+    assert block[0] == "–*"
+    assert block[1].startswith(f"{result.probability[1]:.3f} ")
+    # Without masks: the photographs as they are.
+    bare = Gallery(**{**vars(learn_gallery(tiny, paths, 0, ["default"], changes=QUICK)), "masks": {}})
+    figure = contact_sheet(bare)
+    figure.canvas.draw()
+    assert [len(block) for block in labels(figure)] == [2]
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    tile = sheet[module._LABEL : module._LABEL + module._TILE - 4, : module._TILE - 4]
+    mean = (bare.pictures[0].float() / 255).mean((1, 2))
+    np.testing.assert_allclose(tile.mean((0, 1)), mean, atol=0.02)
+
+
 def test_only_bad_files_leave_lines(tiny, folder):
     result = learn_gallery(tiny, [folder / "2_cut.jpg", folder / "absent.png"], 0, changes=QUICK)
     assert [len(result), len(result.errors)] == [0, 2]

@@ -89,6 +89,9 @@ def test_layers_stand_in_their_order_with_their_sizes(tiny, noise_images, pictur
     assert titles(some) == ["image", "2\n32×32", "5"]
     assert [text.get_text() for text in some.axes[1].texts] == [figures.MISSING]
     figures.layers([], {}).canvas.draw()
+    one = figures.layers(pictures[:1], {"5": by_layer["5"][0]}, ["a"])
+    one.canvas.draw()
+    assert [drawn(axis).shape[:2] for axis in one.axes] == [SIZES[0]] * 2
 
 
 def test_architectures_show_who_is_here_and_say_who_is_not(noise_images, masks):
@@ -104,6 +107,8 @@ def test_architectures_show_who_is_here_and_say_who_is_not(noise_images, masks):
     assert figure.get_supxlabel() == "not here: three: its weights are not installed"
     # All masks lie on the first network's photographs.
     assert {drawn(axis).shape for axis in figure.axes} == {(32, 32, 3)}
+    one = Architectures({"one": noise_images[:1]}, {"one": masks[0]})
+    assert [drawn(axis).shape for axis in figures.architectures(one).axes] == [(32, 32, 3)] * 2
     figures.architectures(Architectures(unavailable={"x": "x: not here"})).canvas.draw()
     figures.architectures(Architectures()).canvas.draw()
 
@@ -148,6 +153,37 @@ def test_segments_are_blocks_of_color(record):
     squashed = figures.segment_blocks(torch.zeros(3, 20, 20), record, 16)
     colored = (squashed[6:14, 1:] > 0).any(2).all(0).nonzero()[0] + 1
     assert [colored.min(), colored.max()] == [3, 12]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (64, 64), (7, 31)])
+def test_an_image_without_segments_stays_as_it_is(record, size):
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
+    unmarked = [
+        figures.segment_blocks(image, replace(record, instances=())),
+        figures.segment_blocks(image, record, 99),
+        figures.segment_blocks(image, replace(record, instances=record.instances[-1:])),  # a box, no outline
+    ]
+    for picture in unmarked:
+        np.testing.assert_array_equal(picture, plotting.as_picture(image))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_comparison_grid_of_any_number_size_and_gap(pictures, count):
+    heat = torch.rand(28, 28)
+    maps = [{"mask": heat, "grad_cam": heat[:7, :7]}, {}, {"mask": torch.full((9, 9), torch.nan)}]
+    rows = [plotting.ComparisonRow(image, m) for image, m in zip(pictures, maps, strict=True)][:count]
+    figure = plotting.comparison_grid(rows, ["mask", "grad_cam"])
+    figure.canvas.draw()
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["image", "mask", "grad\ncam"]
+    assert [len(axis.images) for axis in figure.axes] == {
+        0: [0] * 3,
+        1: [1, 1, 1],
+        3: [1, 1, 1, 1, 0, 0, 1, 1, 0],
+    }[count]
+    for row, (height, width) in enumerate(SIZES[:count]):
+        for axis in figure.axes[3 * row : 3 * row + 3]:
+            for shown in axis.images:
+                assert shown.get_extent() == [-0.5, width - 0.5, height - 0.5, -0.5]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
