@@ -3,7 +3,7 @@
 A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done,
 and nothing asked of the network, when pyproject.toml and constraints.txt are as they were at the last success.
 
-    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,book,tests]
+    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-EXTRAS = "samples,lite,coco,benchmarks,ray,book,tests"
+EXTRAS = "samples,lite,coco,benchmarks,ray,onnx,book,tests"
 
 
 def main() -> int:
