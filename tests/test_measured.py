@@ -125,6 +125,17 @@ def test_runs_that_do_not_belong_together_are_refused(runs: list[Path], tmp_path
         merged_summary(runs)
 
 
+def test_a_run_so_far_counts_the_questions_that_every_method_has_answered(runs: list[Path]) -> None:
+    assert merged_summary(runs, so_far=True)["figures"] == merged_summary(runs)["figures"]
+    (runs[0] / "summary.json").unlink()
+    # Batches of four: the first chunk's answers by "left" are missing, so its four questions do not count.
+    (runs[0] / "records.parquet" / "part-00000001.parquet").unlink()
+    summary = merged_summary(runs, so_far=True)
+    assert (summary["records"]["planned"], summary["records"]["finished"]) == (20, 12)
+    assert summary["data"] == {"name": "first + second", "images": 3}
+    assert {row["rows"] for row in summary["figures"] if row.get("subset") == "all"} == {6}
+
+
 def test_a_file_is_the_same_bytes_and_reads_back(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

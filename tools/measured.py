@@ -126,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--compare", metavar="A,B", help="labels of two runs whose settings differ, with their differences"
     )
+    parser.add_argument("--so-far", action="store_true", help="also of runs that are not finished")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:

@@ -24,23 +24,24 @@ from perturb_tutorial.benchmarks.store import (
     plain,
     read_records,
 )
+from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
 from perturb_tutorial.settings import MaskSettings
 
 
-def merged_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
+def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> dict[str, Any]:
     """The summary of all runs under ``folders``, as summary.json of one run that had all their data.
 
-    One folder gives its own summary.json. Errors: ``BenchmarkError`` where a run is not finished; ``ValueError`` where
-    settings differ, or where two runs asked the same question.
+    One folder gives its own summary.json. ``so_far``: runs that are not finished, too; what counts are the questions
+    that every method has answered, and ``records`` tells how many were planned. Errors: ``BenchmarkError`` where a run
+    is not finished; ``ValueError`` where settings differ, or where two runs asked the same question.
     """
     import pandas as pd
 
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise ValueError("folders: expected at least one run, got none")
-    parts = [read_json(path / SUMMARY) for path in paths]
-    if len(parts) == 1:
-        return parts[0]
+    if len(paths) == 1 and not so_far:
+        return read_json(paths[0] / SUMMARY)
     settings = [read_json(path / SETTINGS) for path in paths]
     for path, other in zip(paths[1:], settings[1:], strict=True):
         if told := different_settings(_but_data(settings[0]), _but_data(other)):
@@ -50,21 +51,38 @@ def merged_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     if records.duplicated(columns).any():
         raise ValueError(f"folders: {', '.join(map(str, paths))} have records of the same images")
     records = records.sort_values(columns, kind="stable", ignore_index=True)
-    benchmark = find_benchmark(parts[0]["benchmark"])
-    data = [part["data"] for part in parts]
+    planned = sum(one["data"]["questions"] for one in settings) * len(settings[0]["methods"])
+    if so_far:
+        answers = records.groupby(columns[:2])["method"].transform("size")
+        records = records[answers == len(settings[0]["methods"])].reset_index(drop=True)
+        name = " + ".join(one["data"]["name"] for one in settings)
+        data: dict[str, Any] = {"name": name, "images": int(records["image_id"].nunique())}
+    else:
+        parts = [read_json(path / SUMMARY) for path in paths]
+        planned = sum(part["records"]["planned"] for part in parts)
+        data = _together([part["data"] for part in parts])
+    benchmark, chosen = find_benchmark(settings[0]["benchmark"]), settings_of(settings[0])
     content = {
-        **parts[0],
-        "data": {
-            "name": " + ".join(str(d["name"]) for d in data),
-            "images": sum(d["images"] for d in data),
-            "annotations_left_out": sum(d["annotations_left_out"] for d in data),
-            "left_out": [line for d in data for line in d["left_out"]],
-        },
-        "records": counts(records, sum(part["records"]["planned"] for part in parts)),
-        **figures(benchmark, records, settings_of(parts[0]["settings"])),
+        "benchmark": benchmark.name,
+        "about": benchmark.about,
+        "data": data,
+        "network": settings[0]["network"]["name"],
+        "settings": chosen.to_dict(),
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES, "resampled": "images", "seed": chosen.seed},
+        "records": counts(records, planned),
+        **figures(benchmark, records, chosen),
     }
     merged: dict[str, Any] = plain(content)
     return merged
+
+
+def _together(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": " + ".join(str(one["name"]) for one in data),
+        "images": sum(one["images"] for one in data),
+        "annotations_left_out": sum(one["annotations_left_out"] for one in data),
+        "left_out": [line for one in data for line in one["left_out"]],
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
