@@ -5,7 +5,7 @@
 
 RUN is the --output folder of a run; several runs of the same settings on different data (COCO's splits) are put
 together and summed up as one; with --compare, two runs of different settings on the same data stand side by side,
-with their paired differences. The file says the command, with COCO, IMAGENET and ANIMAL_PARTS for the reader's
+with their paired differences; with --so-far, the runs may still go on. The file says the command, with COCO, IMAGENET and ANIMAL_PARTS for the reader's
 folders, a note, the versions of what it ran on, and the summary: figures, differences, counts and settings. A path of
 this machine in any of them is refused. The same run gives the same bytes.
 """
@@ -105,10 +105,10 @@ def _lines(value: Any, depth: int = 0) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def summed_up(runs: list[Path], compare: str | None) -> dict[str, Any]:
+def summed_up(runs: list[Path], compare: str | None, so_far: bool = False) -> dict[str, Any]:
     """One summary of all runs, or with labels ``A,B`` that of two which are compared."""
     if compare is None:
-        return merged_summary(runs)
+        return merged_summary(runs, so_far=so_far)
     labels = compare.split(",")
     if len(labels) != 2 or len(runs) != 2:
         raise ValueError(f"--compare: expected two runs and two labels, got {len(runs)} and {len(labels)}")
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:
-        summary = summed_up(options.runs, options.compare)
+        summary = summed_up(options.runs, options.compare, options.so_far)
         path = write_measured(options.name, options.command, options.note, summary, options.folder)
     except (ValueError, OSError, BenchmarkError) as error:
         print(f"measured: {error}", file=sys.stderr)
