@@ -100,7 +100,11 @@ class AnimalParts(Benchmark):
         return row
 
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
-        """The mean feet:eyes ratio over classes, of all and of each group, and each class's statistics (fig. 11)."""
+        """The mean feet:eyes ratio over classes, of all and of each group, and each class's statistics (fig. 11).
+
+        Beside it, what one class cannot tilt: the ratio of the means over all key points, and the share of images
+        whose eyes have a lower mean than their feet.
+        """
         images, classes = keys(records)
         parts = {str(m): p.sort_values(["image_id", "category_id"]) for m, p in records.groupby("method")}
         present = {method: np.ones(len(images), dtype=np.bool_) for method in parts}
@@ -113,8 +117,16 @@ class AnimalParts(Benchmark):
                 part = parts[method][rows]
                 return mean_ratio(_sums(part, "eyes"), _sums(part, "feet"), classes[rows])
 
+            def make_pooled(method: str, rows: Bool) -> Statistic:
+                part = parts[method][rows]
+                return mean_ratio(_sums(part, "eyes"), _sums(part, "feet"), np.zeros(rows.sum()))
+
             chosen = {method: rows & inside for method, rows in present.items()}
-            result.add("feet_to_eyes", chosen, images, make, labels={"group": group})
+            labels = {"group": group}
+            result.add("feet_to_eyes", chosen, images, make, labels=labels)
+            result.add("feet_to_eyes_pooled", chosen, images, make_pooled, labels=labels)
+            lower = {method: _eyes_lower(part) for method, part in parts.items()}
+            result.add_means("eyes_lower", lower, images, rows=inside, labels=labels)
         tables = [_tables(method, part, groups) for method, part in parts.items()]
         return {
             **result.to_dict(),
@@ -171,6 +183,14 @@ def _sums(part: pd.DataFrame, column: str) -> tuple[Float, Float]:
     """Sum and number of the key points' values in each row."""
     values = [np.asarray(value, dtype=np.float64) for value in part[column]]
     return np.array([v.sum() for v in values]), np.array([v.size for v in values], dtype=np.float64)
+
+
+def _eyes_lower(part: pd.DataFrame) -> Float:
+    """Of each row 1 or 0: the mean at its eyes is lower than at its feet; NaN without one of them."""
+    (eye_sums, eye_counts), (foot_sums, foot_counts) = _sums(part, "eyes"), _sums(part, "feet")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        eyes, feet = eye_sums / eye_counts, foot_sums / foot_counts
+    return np.where(np.isfinite(eyes) & np.isfinite(feet), eyes < feet, np.nan)
 
 
 def mean_ratio(eyes: tuple[Float, Float], feet: tuple[Float, Float], classes: Any) -> Statistic:

@@ -320,6 +320,10 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert row["stderr_eyes"] == pytest.approx(np.std([0, 0.5, 0.5] * 2) / math.sqrt(6))
     found = figure(summary, name="feet_to_eyes", group="all")
     assert found["estimate"] == pytest.approx(3)
+    # Eyes have 0.25 or 0.5, feet 1: lower in every image.
+    assert figure(summary, name="eyes_lower", group="all")["estimate"] == 1
+    # One class only: pooled is the same.
+    assert figure(summary, name="feet_to_eyes_pooled", group="all")["estimate"] == pytest.approx(3)
     # Images of eyes 0, ½ only would give 4, of ½ only 2.
     assert 2 <= found["low"] < 3 < found["high"] <= 4
     with pytest.raises(ValueError, match="no class has more than 4"):
