@@ -5,9 +5,9 @@
 
 RUN is the --output folder of a run; several runs of the same settings on different data (COCO's splits) are put
 together and summed up as one; with --compare, two runs of different settings on the same data stand side by side,
-with their paired differences; with --so-far, the runs may still go on. The file says the command, with COCO, IMAGENET and ANIMAL_PARTS for the reader's
-folders, a note, the versions of what it ran on, and the summary: figures, differences, counts and settings. A path of
-this machine in any of them is refused. The same run gives the same bytes.
+with their paired differences; with --so-far, the runs may still go on. The file says the command, with COCO, IMAGENET
+and ANIMAL_PARTS for the reader's folders, a note, the versions of what it ran on, and the summary: figures,
+differences, counts and settings. A path of this machine in any of them is refused. The same run gives the same bytes.
 """
 
 from __future__ import annotations
