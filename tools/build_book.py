@@ -1,8 +1,8 @@
 """Build the published book from the stored notebooks: `make book`.
 
 Fetches the browser scripts when they are not there yet (tools/vendor.py), makes the live page's files
-(tools/live.py), then runs Jupyter Book from scratch with every warning an error. The site is left in `book/_build/html`; any file server can serve it, from any
-folder.
+(tools/live.py), then runs Jupyter Book from scratch with every warning an error. The site is left in
+`book/_build/html`; any file server can serve it, from any folder.
 
     python tools/build_book.py [--source book] [--toc _toc.yml] [--output book]
 """

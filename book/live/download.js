@@ -80,9 +80,7 @@ async function download(url, asset, progress) {
   try {
     const response = await fetch(url);
     if (!response.ok || response.body === null) {
-      throw new DownloadError(
-        `The site has no ${asset.file} (status ${response.status}). Reload the page.`,
-      );
+      throw new DownloadError(`The site has no ${asset.file} (status ${response.status}). Reload the page.`);
     }
     const reader = response.body.getReader();
     for (;;) {

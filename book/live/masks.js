@@ -212,3 +212,19 @@ export function shift(planes, size, dx, dy, moved) {
     moved.set(planes.subarray(from, from + size - dx), to + dx);
   }
 }
+
+/**
+ * Φ(x; M) = x · M + x′ · (1 − M) on three planes.
+ * @param {ArrayLike<number>} image
+ * @param {ArrayLike<number>} background
+ * @param {ArrayLike<number>} mask one plane
+ * @returns {Float32Array}
+ */
+export function perturb(image, background, mask) {
+  const pixels = new Float32Array(image.length);
+  for (let i = 0; i < pixels.length; i++) {
+    const kept = mask[i % mask.length];
+    pixels[i] = image[i] * kept + background[i] * (1 - kept);
+  }
+  return pixels;
+}

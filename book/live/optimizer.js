@@ -7,13 +7,14 @@
  * The network gives the score and its gradient on the grid; everything else is here.
  */
 
-import { blur, discGrid, shift, totalVariation, upsample, upsamplingMatrix } from "./masks.js";
+import { blur, discGrid, shift, totalVariation, upsamplingMatrix } from "./masks.js";
 import { jitterShifts } from "./random.js";
 
 /**
- * What the page asks of a network. Images and backgrounds are 3×S×S in [0, 1], `weights` is 1 for each target class.
+ * What the page asks of a network: the scores of all classes under a mask, and the target's score with its gradient
+ * on the grid. Image and background are 3×S×S in [0, 1], `weights` is 1 for each target class.
  * @typedef {object} Network
- * @property {(pixels: Float32Array) => Promise<Float32Array>} probabilities
+ * @property {(grid: Float32Array, image: Float32Array, background: Float32Array) => Promise<Float32Array>} scores
  * @property {(grid: Float32Array, image: Float32Array, background: Float32Array, weights: Float32Array) =>
  *   Promise<{score: number, gradient: Float32Array}>} scoreAndGradient
  */
@@ -114,10 +115,13 @@ export class Game {
     );
   }
 
-  /** @param {Float32Array} pixels @returns {Promise<number>} Σ over the target classes of the softmax score */
-  async score(pixels) {
-    const probabilities = await this.network.probabilities(pixels);
-    return probabilities.reduce((sum, value, index) => sum + value * this.weights[index], 0);
+  /**
+   * @param {Float32Array} grid
+   * @returns {Promise<number>} Σ over the target classes of the scores under a mask, without jitter
+   */
+  async score(grid) {
+    const scores = await this.network.scores(grid, this.image, this.background);
+    return scores.reduce((sum, value, index) => sum + value * this.weights[index], 0);
   }
 
   /**
@@ -126,9 +130,10 @@ export class Game {
    * @returns {Promise<Start | null>} null when the search was ended
    */
   async start(goOn) {
-    const { constants, cells, size, settings } = this;
-    const scoreOriginal = await this.score(this.image);
-    const scorePerturbed = await this.score(this.background);
+    const { constants, cells, size } = this;
+    const all = cells * cells;
+    const scoreOriginal = await this.score(new Float32Array(all).fill(1));
+    const scorePerturbed = await this.score(new Float32Array(all));
     const span = scoreOriginal - scorePerturbed;
     const sigma = constants.initial_disc_sigma;
     for (const radius of span > 0 ? constants.disc_radii : []) {
@@ -137,21 +142,12 @@ export class Game {
       }
       const inside = discGrid(size, cells, radius, sigma, constants.truncate);
       const grid = this.deletes ? inside.map((value) => 1 - value) : inside;
-      const share = ((await this.score(this.perturbed(grid))) - scorePerturbed) / span;
-      if (settings.game === "deletion" ? share <= constants.suppressed : share >= constants.preserved) {
+      const share = ((await this.score(grid)) - scorePerturbed) / span;
+      if (this.deletes ? share <= constants.suppressed : share >= constants.preserved) {
         return { grid, radius, scoreOriginal, scorePerturbed };
       }
     }
-    return { grid: new Float32Array(cells * cells), radius: null, scoreOriginal, scorePerturbed };
-  }
-
-  /**
-   * The image under a mask: Φ(x; M) = x · M + x′ · (1 − M).
-   * @param {Float32Array} grid
-   * @returns {Float32Array} 3×S×S
-   */
-  perturbed(grid) {
-    return perturb(this.image, this.background, upsample(grid, this.up, this.cells));
+    return { grid: new Float32Array(all), radius: null, scoreOriginal, scorePerturbed };
   }
 
   /**
@@ -202,20 +198,4 @@ export class Game {
       };
     }
   }
-}
-
-/**
- * Φ(x; M) on three planes.
- * @param {ArrayLike<number>} image
- * @param {ArrayLike<number>} background
- * @param {ArrayLike<number>} mask one plane
- * @returns {Float32Array}
- */
-export function perturb(image, background, mask) {
-  const pixels = new Float32Array(image.length);
-  for (let i = 0; i < pixels.length; i++) {
-    const kept = mask[i % mask.length];
-    pixels[i] = image[i] * kept + background[i] * (1 - kept);
-  }
-  return pixels;
 }

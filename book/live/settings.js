@@ -96,9 +96,7 @@ export function sliderStops(site, name) {
  */
 export function presetOf(site, settings) {
   const same = (/** @type {string} */ preset) =>
-    SLIDERS.every(
-      (name) => name === "iterations" || site.presets[preset].settings[name] === settings[name],
-    );
+    SLIDERS.every((name) => name === "iterations" || site.presets[preset].settings[name] === settings[name]);
   return Object.keys(site.presets).find(same) ?? "";
 }
 

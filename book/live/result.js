@@ -1,0 +1,172 @@
+/** A learned mask as it is shown: the grid after each iteration, the scores, and the pictures made of them. */
+
+import { perturb, upsample, upsamplingMatrix } from "./masks.js";
+import { drawCurve, drawOverlay, drawPlanes, readColors } from "./pictures.js";
+
+/** @typedef {import("./settings.js").Site} Site */
+/** @typedef {import("./settings.js").MaskSettings} MaskSettings */
+
+/** What is known of one run, whether it was learned here or before. */
+export class Result {
+  /**
+   * @param {Float32Array} image 3×S×S in [0, 1]
+   * @param {Float32Array} background the fully perturbed image
+   * @param {MaskSettings} settings
+   * @param {number[]} targets
+   * @param {number} seed
+   * @param {boolean} stored whether it was computed when the book was made
+   */
+  constructor(image, background, settings, targets, seed, stored) {
+    this.image = image;
+    this.background = background;
+    this.settings = settings;
+    this.targets = targets;
+    this.seed = seed;
+    this.stored = stored;
+    /** @type {{iteration: number, grid: Float32Array}[]} rising; 0 is the start */
+    this.frames = [];
+    /** @type {number[]} in iteration 1, 2, … */
+    this.score = [];
+    /** @type {number | null} radius of the disc at the start, image px */
+    this.radius = null;
+    this.scoreOriginal = 0;
+    this.scorePerturbed = 0;
+    /** @type {number | null} under the last mask without jitter, once it is known */
+    this.scoreMasked = null;
+  }
+
+  get grid() {
+    return this.frames.length > 0 ? this.frames[this.frames.length - 1].grid : null;
+  }
+}
+
+/**
+ * A result out of precomputed.json.
+ * @param {any} entry of one sample and game
+ * @param {number[]} frames the iterations of the grids
+ * @param {Result} result to be filled
+ */
+export function fillStored(entry, frames, result) {
+  const bytes = Uint8Array.from(atob(entry.grids), (letter) => letter.charCodeAt(0));
+  const length = bytes.length / frames.length;
+  result.frames = frames.map((iteration, index) => ({
+    iteration,
+    grid: Float32Array.from(bytes.subarray(index * length, (index + 1) * length), (byte) => byte / 255),
+  }));
+  result.score = entry.score;
+  result.radius = entry.radius;
+  result.scoreOriginal = entry.score_original;
+  result.scorePerturbed = entry.score_perturbed;
+  result.scoreMasked = entry.score_masked;
+}
+
+/** The pictures, the curve and the numbers of the page. */
+export class ResultView {
+  /**
+   * @param {Site} site
+   * @param {(name: string) => any} find an element of the page by its name
+   */
+  constructor(site, find) {
+    this.site = site;
+    this.find = find;
+    this.colors = readColors(site.colormap);
+    /** @type {Result | null} */
+    this.result = null;
+    this.index = 0;
+    this.follows = true;
+    /** @private */
+    this.queued = false;
+    find("shown").addEventListener("input", () => {
+      this.index = Number(find("shown").value);
+      this.follows = this.index === (this.result?.frames.length ?? 0) - 1;
+      this.draw();
+    });
+  }
+
+  /** @param {Result | null} result */
+  show(result) {
+    this.result = result;
+    this.follows = true;
+    this.changed();
+  }
+
+  /** The result has grown: draw it with the next picture of the screen, which a hidden tab does not ask for. */
+  changed() {
+    if (this.follows && this.result) {
+      this.index = Math.max(0, this.result.frames.length - 1);
+    }
+    if (!this.queued) {
+      this.queued = true;
+      requestAnimationFrame(() => {
+        this.queued = false;
+        this.draw();
+      });
+    }
+  }
+
+  /** The shown mask at input size and its saliency; null while there is none. */
+  maskShown() {
+    const { result, site } = this;
+    const frame = result?.frames[this.index];
+    if (!result || !frame) {
+      return null;
+    }
+    const { mask_scale, mask_sigma, game } = result.settings;
+    const { input_size, truncate } = site.constants;
+    const cells = Math.round(input_size / mask_scale);
+    const up = upsamplingMatrix(input_size, cells, mask_sigma, truncate);
+    const mask = upsample(frame.grid, up, cells);
+    const saliency = game === "deletion" ? mask.map((value) => 1 - value) : mask;
+    return { iteration: frame.iteration, mask, saliency };
+  }
+
+  draw() {
+    const { result, find } = this;
+    const shown = this.maskShown();
+    const slider = find("shown");
+    slider.max = String(Math.max(0, (result?.frames.length ?? 0) - 1));
+    slider.value = String(this.index);
+    slider.disabled = (result?.frames.length ?? 0) < 2;
+    const iteration = String(shown?.iteration ?? 0);
+    find("shown-value").textContent = iteration;
+    slider.setAttribute("aria-valuetext", `iteration ${iteration}`);
+    if (!result || !shown) {
+      find("numbers").textContent = "";
+      find("curve").replaceChildren();
+      for (const name of ["perturbed", "overlay"]) {
+        find(name).getContext("2d").clearRect(0, 0, find(name).width, find(name).height);
+      }
+      return;
+    }
+    drawPlanes(find("perturbed"), perturb(result.image, result.background, shown.mask));
+    drawOverlay(find("overlay"), result.image, shown.saliency, this.colors);
+    const area = shown.saliency.reduce((sum, value) => sum + value, 0) / shown.saliency.length;
+    find("numbers").textContent = numbers(result, shown.iteration, area);
+    find("curve").setAttribute("aria-label", `Score in each iteration. ${find("numbers").textContent}`);
+    drawCurve(find("curve"), {
+      score: result.score,
+      iterations: result.settings.iterations,
+      shown: shown.iteration,
+      original: result.scoreOriginal,
+      perturbed: result.scorePerturbed,
+    });
+  }
+}
+
+/** @param {Result} result @param {number} iteration @param {number} area */
+function numbers(result, iteration, area) {
+  const verb = result.settings.game === "deletion" ? "deleted" : "kept";
+  const last = iteration === result.frames[result.frames.length - 1].iteration;
+  const scores = [
+    `image ${result.scoreOriginal.toFixed(3)}`,
+    `wholly blurred ${result.scorePerturbed.toFixed(3)}`,
+  ];
+  if (iteration > 0 && iteration <= result.score.length) {
+    scores.push(`in iteration ${iteration} ${result.score[iteration - 1].toFixed(3)}`);
+  }
+  if (last && result.scoreMasked !== null) {
+    scores.push(`under the final mask ${result.scoreMasked.toFixed(3)}`);
+  }
+  const origin = result.stored ? "Computed when the book was made. " : "";
+  return `${origin}Score: ${scores.join(", ")}. Area ${verb}: ${Math.round(100 * area)} %.`;
+}

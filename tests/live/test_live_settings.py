@@ -1,0 +1,105 @@
+"""Settings, links and files of the live page, and that its modules are typed and formatted."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from live_javascript import HERE, PAGE, ROOT, node, run
+
+import perturb_tutorial as pt
+from perturb_tutorial.settings import PRESETS
+
+VENDORED = ROOT / "tests" / "browser" / "_vendor"
+
+
+@pytest.fixture(scope="module")
+def tools() -> None:
+    """TypeScript and Prettier, pinned as the site's own scripts are."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "vendor.py"), "--tests"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"TypeScript and Prettier could not be fetched: {done.stderr.strip()}")
+
+
+def test_the_modules_are_typed(tools: None) -> None:
+    command = [node(), str(VENDORED / "typescript" / "tsc.js"), "-p", str(PAGE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_modules_are_formatted(tools: None) -> None:
+    files = sorted([*PAGE.glob("*.js"), *PAGE.glob("*.css"), *HERE.glob("*.mjs")])
+    done = subprocess.run(
+        [node(), str(HERE / "formatted.mjs"), *map(str, files)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def site() -> dict[str, Any]:
+    presets = {
+        name: {"settings": preset.settings.to_dict(), "target_count": preset.target_count}
+        for name, preset in PRESETS.items()
+    }
+    return {"presets": presets, "samples": [{"name": "chelsea"}]}
+
+
+def link(site: dict[str, Any], text: str) -> dict[str, Any]:
+    (choice,) = run(("settings.js", "readLink", [text, site, 1000]))
+    return dict(choice)
+
+
+def test_a_link_restores_every_choice(site: dict[str, Any]) -> None:
+    settings = pt.MaskSettings(
+        game="preservation", area_weight=3e-4, tv_weight=0.0, tv_exponent=2.5, jitter=8, iterations=75
+    ).to_dict()
+    choice = {"sample": "chelsea", "fit": "center", "targets": [285, 7], "seed": 12, "settings": settings}
+    (text,) = run(("settings.js", "writeLink", [choice]))
+    assert link(site, text) == choice
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sample=nobody&fit=stretch&game=chess&target=1000&seed=-1&iterations=0&jitter=1.5&area_weight=abc",
+        "target=1.x&seed=4294967296&tv_exponent=0&tv_weight=1e9&iterations=100000000",
+    ],
+)
+def test_a_wrong_link_is_a_first_visit(site: dict[str, Any], text: str) -> None:
+    default = {**pt.MaskSettings().to_dict(), "iterations": 150}
+    first = {"sample": None, "fit": "squash", "targets": None, "seed": 0, "settings": default}
+    assert link(site, text) == first
+
+
+def test_settings_are_known_by_their_preset(site: dict[str, Any]) -> None:
+    of = [pt.MaskSettings.preset(name).to_dict() for name in PRESETS]
+    other = pt.MaskSettings(area_weight=0.5).to_dict()
+    played = pt.MaskSettings.preset("localization").replace(game="preservation", iterations=10).to_dict()
+    names = run(*(("settings.js", "presetOf", [site, settings]) for settings in (*of, other, played)))
+    assert names == [*PRESETS, "", "localization"]
+
+
+def test_downloaded_settings_are_the_packages(site: dict[str, Any], tmp_path: Any) -> None:
+    (settings,) = run(("settings.js", "presetSettings", [site, "localization"]))
+    file = tmp_path / "mask-settings.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    assert pt.MaskSettings.from_file(file) == pt.MaskSettings.preset("localization").replace(iterations=150)
+
+
+def test_numpy_reads_the_array() -> None:
+    values = np.random.default_rng(0).random((5, 3), dtype=np.float32)
+    (data,) = run(("files.js", "npy", [{"f32": values.flatten().tolist()}, [5, 3]]))
+    found = np.load(io.BytesIO(bytes(data)))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, values)
