@@ -37,7 +37,9 @@ def records(count: int = 60, seed: int = 0) -> pd.DataFrame:
         }
         for method in tool.METHODS:
             chance = 0.3 if method == "center" else about["share"] ** 0.3
-            rows.append({**about, "method": method, "hit": bool(rng.random() < chance)})
+            converged = bool(rng.random() < about["score"] + 0.3) if method == "mask" else None
+            hit = bool(rng.random() < chance)
+            rows.append({**about, "method": method, "hit": hit, "converged": converged})
     return pd.DataFrame(rows)
 
 
@@ -46,7 +48,7 @@ def test_each_bin_has_the_pairs_that_are_in_it() -> None:
     summary = tool.summed_up(frame)
     seen = 0
     for row in summary["figures"]:
-        if row["name"] != "hit_rate" or row["method"] != "mask":
+        if row["name"] == "slope" or row["method"] != "mask":
             continue
         mine = frame[frame["method"] == "mask"]
         if row["by"] != "all":
@@ -54,14 +56,14 @@ def test_each_bin_has_the_pairs_that_are_in_it() -> None:
             high = edges[edges.index(row["bin"]) + 1]
             mine = mine[(mine[row["by"]] >= row["bin"]) & (mine[row["by"]] < high)]
         assert row["rows"] == len(mine)
-        assert row["estimate"] == pytest.approx(mine["hit"].mean())
+        measure = mine["hit"] if row["name"] == "hit_rate" else ~mine["converged"].astype(bool)
+        assert row["estimate"] == pytest.approx(measure.mean())
         assert row["low"] <= row["estimate"] <= row["high"]
         seen += 1
-    assert seen == 1 + sum(len(edges) - 1 for edges in tool.BINS.values())
+    assert seen == 2 * (1 + sum(len(edges) - 1 for edges in tool.BINS.values()))
     for name in tool.BINS:
-        counted = [r["rows"] for r in summary["figures"] if r["by"] == name and r["method"] == "mask"]
-        slopes = name != "neighbors"
-        assert sum(counted) == 60 * (1 + slopes)  # every pair in one bin; all of them in the slope
+        mask = [r for r in summary["figures"] if (r["name"], r["method"]) == ("hit_rate", "mask")]
+        assert sum(r["rows"] for r in mask if r["by"] == name) == 60  # every pair is in one bin
 
 
 def test_the_regression_is_scikit_learns() -> None:

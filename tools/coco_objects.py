@@ -4,7 +4,8 @@
 
 RUN is the --output folder of a run of the pointing game, one for each split of COCO; its settings tell the split. A
 run that is not finished counts with the questions that every method has answered. The file has the hit rate of each
-method in each bin, the paired differences between methods, and for each method a logistic regression
+method in each bin, the paired differences between methods, how often the mask did not converge (§6.6), and for each
+method a logistic regression
 
     log P(hit)/P(miss) = b + b_size log₄(share) + b_crowding crowding + b_score log₁₀(score),
 
@@ -46,7 +47,7 @@ BINS: dict[str, Sequence[float]] = {
     "share": (0, 0.01, 0.04, 0.16, np.inf),
     "crowding": (0, 0.05, 0.25, np.inf),
     "neighbors": (0, 1, 3, np.inf),
-    "score": (0, 0.01, 0.1, 0.5, np.inf),
+    "score": (0, 0.001, 0.01, 0.1, np.inf),
 }
 """Lower edges; each bin goes up to the next one, which it does not hold. Sizes in steps of 2 in length."""
 
@@ -95,14 +96,17 @@ def summed_up(records: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     images, _ = keys(records)
     hits = wide(records, "hit")
     hits = {method: hits[method] for method in METHODS}
+    failed = {"mask": 1 - wide(records[records["method"] == "mask"], "converged")["mask"]}
     about = {name: wide(records, name)["center"] for name in BINS}
     result = Figures(seed)
     result.add_means("hit_rate", hits, images, labels={"by": "all", "bin": "all"})
+    result.add_means("not_converged", failed, images, labels={"by": "all", "bin": "all"})
     for name, edges in BINS.items():
         for low, high in pairwise(edges):
             rows = (about[name] >= low) & (about[name] < high)
             labels = {"by": name, "bin": low}
             result.add_means("hit_rate", hits, images, rows=rows, labels=labels)
+            result.add_means("not_converged", failed, images, rows=rows, labels=labels)
     values = np.column_stack(
         [
             np.log(about["share"]) / np.log(4),
