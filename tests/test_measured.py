@@ -154,6 +154,11 @@ def test_a_file_is_the_same_bytes_and_reads_back(
             for key, value in expected.items():
                 six_digits = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
                 assert row[key] == six_digits
+    assert "cost" not in summary
+    cost = ["--cpu-seconds", "120.5", "--peak-gigabytes", "1.5"]
+    assert tool.main([*map(str, runs), *options, *cost, "--folder", str(once)]) == 0
+    told = json.loads((once / "small.json").read_text())["summary"]["cost"]
+    assert told == {"cpu_seconds": 120.5, "peak_gigabytes": 1.5}
     assert "small.json" in capsys.readouterr().out
 
 

@@ -127,10 +127,20 @@ def main(argv: list[str] | None = None) -> int:
         "--compare", metavar="A,B", help="labels of two runs whose settings differ, with their differences"
     )
     parser.add_argument("--so-far", action="store_true", help="also of runs that are not finished")
+    parser.add_argument(
+        "--cpu-seconds",
+        type=float,
+        metavar="S",
+        help="user and system time of all runs, as `time -v` tells it",
+    )
+    parser.add_argument("--peak-gigabytes", type=float, metavar="G", help="the largest resident set of a run")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:
         summary = summed_up(options.runs, options.compare, options.so_far)
+        cost = {"cpu_seconds": options.cpu_seconds, "peak_gigabytes": options.peak_gigabytes}
+        if known := {key: value for key, value in cost.items() if value is not None}:
+            summary["cost"] = known
         path = write_measured(options.name, options.command, options.note, summary, options.folder)
     except (ValueError, OSError, BenchmarkError) as error:
         print(f"measured: {error}", file=sys.stderr)

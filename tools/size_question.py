@@ -2,10 +2,11 @@
 
     python tools/size_question.py COCO SPLIT… --records FILE [--limit N]
 
-Every pair of an image and a mapped category is asked twice: with the image squashed to the network's input, as the
-paper does, and at the image's own size, as Zhang et al. do; the network is convolutional but for the mean over the last
-map, so it takes any size. Each map's point is the mean of all maxima and the first one. FILE has one line an image and
-is gone on with. ``--limit``: at most N images, drawn by seed.
+Every pair of an image and a mapped category is asked with the image squashed to the network's input, as the paper does,
+and with its shorter side as long as that, the shape kept, as Zhang et al. do; Grad-CAM, which is cheap, also at the
+image's own size. The network is convolutional but for the mean over the last map, so it takes any size. Each map's
+point is the mean of all maxima and the first one. FILE has one line an image and is gone on with. ``--limit``: at most
+N images, drawn by seed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_ma
 
 NAME = "size_question"
 METHODS = ("gradient", "guided_backprop", "grad_cam")
-SIZES = ("squashed", "own size")
+SQUASHED, SHORTER_SIDE, OWN = "squashed", "shorter side", "own size"
+ASKED = [(method, size) for method in METHODS for size in (SQUASHED, SHORTER_SIDE)] + [("grad_cam", OWN)]
 MAXIMA = ("mean", "first")
 SEED = 0
 
@@ -54,34 +56,41 @@ def any_size(network: pt.Network) -> AnySize:
     )
 
 
-def own_size(path: Path) -> Tensor:
-    """The photograph as it is, 1×3×H×W in [0, 1]."""
+def pictures(path: Path, side: int) -> dict[str, Tensor]:
+    """The photograph at each size, 1×3×H×W in [0, 1]."""
     with Image.open(path) as file:
-        pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        photograph = ImageOps.exif_transpose(file).convert("RGB")
+    scale = side / min(photograph.size)
+    width, height = (round(length * scale) for length in photograph.size)
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR  # as load_images
+    return {
+        SQUASHED: pt.load_images([path], side),
+        SHORTER_SIDE: _tensor(photograph.resize((width, height), method)),
+        OWN: _tensor(photograph),
+    }
+
+
+def _tensor(photograph: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(photograph, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 
 
 def ask(network: AnySize, questions: list[Question]) -> list[dict[str, Any]]:
-    """One row a question about the same image: whether each method's points hit, at both sizes."""
+    """One row a question about the same image: whether each method's points hit, at each size."""
     record = questions[0].image
-    pictures = dict(
-        zip(SIZES, (pt.load_images([record.path], network.input_size), own_size(record.path)), strict=True)
-    )
+    images = pictures(record.path, network.input_size)
     targets = [list(question.targets) for question in questions]
     rows: list[dict[str, Any]] = [{"image": record.id, "category": q.category} for q in questions]
     masks = [
         union_mask((i.segmentation for i in record.of(q.category) if i.segmentation is not None), record.size)
         for q in questions
     ]
-    for size, image in pictures.items():
-        for method in METHODS:
-            batch = image.expand(len(targets), -1, -1, -1)
-            for row, mask, heat in zip(
-                rows, masks, pt.saliency(network, batch, targets, method=method), strict=True
-            ):
-                whole = resize_map(heat.numpy(), record.size)
-                for maximum in MAXIMA:
-                    row[f"{method}, {size}, {maximum}"] = is_hit(maximum_point(whole, maximum), mask)
+    for method, size in ASKED:
+        batch = images[size].expand(len(targets), -1, -1, -1)
+        heats = pt.saliency(network, batch, targets, method=method)
+        for row, mask, heat in zip(rows, masks, heats, strict=True):
+            whole = resize_map(heat.numpy(), record.size)
+            for maximum in MAXIMA:
+                row[f"{method}, {size}, {maximum}"] = is_hit(maximum_point(whole, maximum), mask)
     return rows
 
 
@@ -93,8 +102,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for maximum in MAXIMA:
         table = {
             f"{method}, {size}": np.array([row[f"{method}, {size}, {maximum}"] for row in rows], dtype=float)
-            for method in METHODS
-            for size in SIZES
+            for method, size in ASKED
         }
         labels = {"maximum": maximum}
         result.add_means("hit_rate", table, images, labels=labels)

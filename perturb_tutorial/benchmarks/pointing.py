@@ -26,15 +26,16 @@ from perturb_tutorial.metrics import (
     resize_map,
     union_mask,
 )
+from perturb_tutorial.metrics.heatmaps import Bool
 from perturb_tutorial.metrics.segments import coco_masks
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CENTER = "center"
-SUBSETS = {"all": None, "difficult": "difficult", "difficult_boxes": "difficult_boxes"}
-"""Subset → the column that says who is in it: ``difficult`` as the authors ran it, ``difficult_boxes`` as Zhang et al.
-define it."""
+RECOGNIZED_SCORE = 0.1
+"""A class with at least this score is recognized. Below 784 λ₁ = 0.078 a mask that deletes everything costs more area
+than the whole score is worth, so there is hardly anything to explain (ours)."""
 
 Point = tuple[float, float] | None
 
@@ -97,10 +98,7 @@ class PointingGame(Benchmark):
         images, classes = keys(records)
         tables = {column: wide(records, column) for column in ("hit", "first_hit")}
         result = Figures(settings.seed)
-        for subset, column in SUBSETS.items():
-            rows = np.ones(len(images), dtype=np.bool_)
-            if column is not None:
-                rows = wide(records, column)[CENTER] == 1
+        for subset, rows in _subsets(records).items():
             for maximum, key in (("mean", "hit"), ("first", "first_hit")):
                 labels = {"subset": subset, "maximum": maximum}
                 result.add_means("precision", tables[key], images, classes, rows=rows, labels=labels)
@@ -117,6 +115,19 @@ class PointingGame(Benchmark):
                 differences=False,
             )
         return {**result.to_dict(), "classes": _classes(records)}
+
+
+def _subsets(records: pd.DataFrame) -> dict[str, Bool]:
+    """Which rows are in each subset: ``difficult`` as the authors ran it, ``difficult_boxes`` as Zhang et al. define
+    it, ``recognized`` where the network gives the class a score that is worth explaining.
+    """
+    scores = wide(records, "score")[CENTER]
+    return {
+        "all": np.ones(len(scores), dtype=np.bool_),
+        "difficult": wide(records, "difficult")[CENTER] == 1,
+        "difficult_boxes": wide(records, "difficult_boxes")[CENTER] == 1,
+        "recognized": scores >= RECOGNIZED_SCORE,
+    }
 
 
 def _points(view: View) -> tuple[Point, Point]:
