@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
-LITERAL_THEN_LETTER = re.compile(r"(``[^`]+``)(?=[^\s.,;:)\]}/'\"!?–—-])")
+AFTER_LITERAL = " .,;:)]}/'\"!?-–—\\"  # what docutils lets follow a literal
 ELSEWHERE = ("collections", "matplotlib", "numpy", "pathlib", "torch")
 LONE_STAR = re.compile(r"(?<![*\w`])\*(?=[,)])")
 
@@ -50,10 +50,12 @@ def announced(before: list[str]) -> bool:
 
 
 def escaped(line: str) -> str:
-    prose = LITERAL_THEN_LETTER.sub(r"\1\\ ", line)
-    parts = re.split(r"(``[^`]*``)", prose)
+    parts = re.split(r"(``[^`]+``)", line)  # every second one is a literal
     # |C| is a number of classes, not a substitution.
     parts[::2] = [LONE_STAR.sub(r"\\*", part).replace("|", r"\|") for part in parts[::2]]
+    for number in range(2, len(parts), 2):
+        if parts[number] and parts[number][0] not in AFTER_LITERAL:
+            parts[number] = "\\ " + parts[number]
     return "".join(parts)
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from chapter_facts import ChapterFacts, ChapterFactsError, chapter_facts, spoken
 
-WITHOUT_TERMS = ("glossary", "symbols", "api", "references", "credits", "404", "genindex", "search")
+WITH_TERMS = re.compile(r"\d\d_(?!welcome)|live$|teachers$")  # pages that teach
 TEX_SYMBOLS = {
     r"\lambda_1": "λ₁",
     r"\lambda_2": "λ₂",
@@ -48,7 +48,10 @@ TEX_SYMBOLS = {
     "f_c(x)": "f_c",
 }
 """Inline formulas that are one symbol → the symbol's entry."""
-ONLY_AS_FORMULA = {"M", "m", "N", "C"}
+ONLY_AS_FORMULA = {"M", "m", "N", "C", "x"}
+AMBIGUOUS = {"gradient"}  # descent, of the mask, or the method: the reader would be led astray
+SECTION_TITLE = re.compile(r"§\s?(\d(?:\.\d)?)\b")
+SECTION_NAMED = re.compile(r"chapters? on (?:the )?§\s?(\d(?:\.\d)?)\b")
 OPAQUE = (
     nodes.reference,
     nodes.literal,
@@ -60,6 +63,7 @@ OPAQUE = (
     nodes.caption,
     nodes.rubric,
     nodes.topic,
+    nodes.table,
     nodes.Admonition,
 )
 
@@ -93,16 +97,14 @@ class MadeOfMarkdown(SphinxDirective):
 
 
 class ChapterMap(MadeOfMarkdown):
-    """The chapters with their promise and times, one table a part, and the sum."""
+    """The chapters with their promise and times, part by part, and the sums."""
 
     def run(self) -> list[nodes.Node]:
         book = Path(self.env.srcdir)
-        lines: list[str] = []
+        lines = ["| chapter | read | run | quick run |", "|---|---|---|---|"]
         whole: list[ChapterFacts] = []
         for caption, files in parts_of(Path(self.config.external_toc_path)):
             chapters = [book / f"{file}.ipynb" for file in files if (book / f"{file}.ipynb").is_file()]
-            if not chapters:
-                continue
             for chapter in chapters:
                 self.env.note_dependency(str(chapter))
             try:
@@ -110,18 +112,17 @@ class ChapterMap(MadeOfMarkdown):
             except ChapterFactsError as error:
                 raise self.error(str(error)) from None
             whole += facts
-            lines += [f"**{caption}**", ""] if caption else []
-            lines += ["| chapter | read | run | quick run |", "|---|---|---|---|"]
+            lines += [f"| **{caption}** | | | |"] if caption and facts else []
             lines += [
-                f"| {{doc}}`{fact.name}` <br>*{fact.promise}* | {spoken(fact.read)} | {spoken(fact.run)} "
-                f"| {spoken(fact.quick)} |"
+                f"| {{doc}}`{fact.name}` <br>*{fact.promise}* | {unbroken(fact.read)} | {unbroken(fact.run)} "
+                f"| {unbroken(fact.quick)} |"
                 for fact in facts
             ]
-            lines.append("")
         sums = [spoken(sum(getattr(fact, name) for fact in whole)) for name in ("read", "run", "quick")]
-        lines.append(
-            f"Together {len(whole)} chapters: {sums[0]} to read and {sums[1]} to run, or {sums[2]} in the quick run."
-        )
+        lines += [
+            "",
+            f"Together {len(whole)} chapters: {sums[0]} to read and {sums[1]} to run, or {sums[2]} in the quick run.",
+        ]
         return self.parsed(lines)
 
 
@@ -160,6 +161,11 @@ class SettingsTable(MadeOfMarkdown):
         return self.parsed(lines)
 
 
+def unbroken(minutes: float) -> str:
+    """A time that stays on one line of a narrow column."""
+    return spoken(minutes).replace(" ", "\u00a0")
+
+
 def plain(value: object) -> str:
     """A value as a reader writes it: 0.0001, not 1e-04."""
     return f"{value:.10f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
@@ -167,7 +173,10 @@ def plain(value: object) -> str:
 
 def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Make the first use of each term on a page a link to its entry."""
-    if docname.rsplit("/", 1)[-1] in WITHOUT_TERMS or app.builder.format != "html":
+    if app.builder.format != "html":
+        return
+    link_sections(app, doctree, docname)
+    if not WITH_TERMS.match(docname):
         return
     entries = {
         name: f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
@@ -179,7 +188,7 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     linked: set[str] = {
         node["refuri"].rpartition("#")[2] for node in doctree.findall(nodes.reference) if "refuri" in node
     }
-    words = {name.lower(): name for name in entries if name not in ONLY_AS_FORMULA}
+    words = {name.lower(): name for name in entries if name not in ONLY_AS_FORMULA | AMBIGUOUS}
     pattern = pattern_of(words)
     for node in list(candidates(doctree)):
         if isinstance(node, nodes.math):
@@ -189,6 +198,27 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
                 node.replace_self(link(entries[name], name, node.deepcopy()))
         else:
             replace_words(node, pattern, words, entries, linked)
+
+
+def link_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """ "the chapter on § 6.5" leads to the chapter whose title begins with § 6.5, where there is one."""
+    chapters = {}
+    for name, title in app.env.titles.items():
+        if match := SECTION_TITLE.match(title.astext()):
+            chapters[match.group(1)] = app.builder.get_relative_uri(docname, name)
+    for node in list(candidates(doctree)):
+        if not isinstance(node, nodes.Text):
+            continue
+        text, at = node.astext(), 0
+        pieces: list[nodes.Node] = []
+        for match in SECTION_NAMED.finditer(text):
+            if address := chapters.get(match.group(1)):
+                pieces.append(nodes.Text(text[at : match.start()]))
+                pieces.append(nodes.reference("", match.group(), internal=True, refuri=address))
+                at = match.end()
+        if pieces:
+            pieces.append(nodes.Text(text[at:]))
+            node.parent.replace(node, [piece for piece in pieces if piece.astext()])
 
 
 def pattern_of(words: dict[str, str]) -> re.Pattern[str]:

@@ -1,0 +1,294 @@
+"""Every number of the supplement beside ours: on what, how honestly comparable, and by which command.
+
+``data/paper/numbers.csv`` says what is printed (:mod:`perturb_tutorial.paper`). This module says, for each of its
+keys, where ours comes from: an expression of the package, such as
+``perturb_tutorial.settings: MaskSettings().iterations``, or a figure of a run that is stored in ``data/measured``.
+Nothing is typed in by hand; a number that was not measured says why.
+
+A row's label is one of
+
+    reproduced      the same quantity by the same rule: a setting that is used, or a table computed again
+    scaled down     the same rule on less data, or with another network
+    slip            printed by mistake; ours is what the argument leads to (see the book's page on slips)
+    not measured    the reason is in the note
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from perturb_tutorial.layers import PAPER_LAYERS
+from perturb_tutorial.measured import Measured, measured, measured_names
+from perturb_tutorial.paper import GROUPS, paper_numbers
+
+LABELS = ("reproduced", "scaled down", "slip", "not measured")
+SETTING = "the package's setting"
+
+
+class HereNumber(NamedTuple):
+    """Ours for one key: ``value`` in the paper's unit (None where not measured) with its 95 % interval where it is
+    a measurement, on what, its label, the command that gives it, and a remark.
+    """
+
+    key: str
+    value: float | None
+    low: float | None
+    high: float | None
+    on: str
+    label: str
+    command: str
+    note: str
+
+
+class _Computed(NamedTuple):
+    """``module: expression`` of the package, evaluated when it is asked for."""
+
+    command: str
+    label: str = "reproduced"
+    on: str = SETTING
+    note: str = ""
+
+
+class _Figure(NamedTuple):
+    """A figure of a stored run by name, method and labels, or a function of the run; ``scale`` to the paper's unit."""
+
+    run: str
+    figure: str | Callable[[Measured], float]
+    method: str = "mask"
+    labels: Mapping[str, Any] = {}
+    scale: float = 1.0
+    label: str = "scaled down"
+    note: str = ""
+
+
+class _Missing(NamedTuple):
+    """Not measured, and why."""
+
+    note: str
+
+
+_Row = _Computed | _Figure | _Missing
+
+_FINE_TUNED = (
+    "the paper's GoogLeNet was fine-tuned on COCO's 80 labels; ours knows ImageNet's classes, and a category is "
+    "the set of its classes"
+)
+_FEW = "few images: see the interval"
+_NO_IMAGENET = (
+    "needs ImageNet's 50,000 validation images: perturb-tutorial benchmark localization --data IMAGENET"
+)
+
+
+def here(key: str) -> HereNumber:
+    """Ours for the printed number ``key``. Errors: ``ValueError`` for an unknown key."""
+    rows = _rows()
+    if key not in rows:
+        raise ValueError(f"key: no printed number {key!r}; there are {', '.join(rows)}")
+    return _resolved(key, rows[key])
+
+
+def all_here() -> dict[str, HereNumber]:
+    """Ours for every printed number, in the order of the paper's."""
+    rows = _rows()
+    return {key: _resolved(key, rows[key]) for key in paper_numbers()}
+
+
+def evaluate(command: str) -> float:
+    """The number that ``module: expression`` gives."""
+    module, _, expression = command.partition(": ")
+    return float(eval(expression, dict(vars(import_module(module)))))
+
+
+def _resolved(key: str, row: _Row) -> HereNumber:
+    if isinstance(row, _Computed):
+        return HereNumber(key, evaluate(row.command), None, None, row.on, row.label, row.command, row.note)
+    if isinstance(row, _Figure) and row.run in measured_names():
+        run = measured(row.run)
+        on = _on(run)
+        if callable(row.figure):
+            return HereNumber(key, row.figure(run), None, None, on, row.label, run.command, row.note)
+        found = run.figure(row.figure, row.method, **row.labels)
+        numbers = (row.scale * value for value in (found.estimate, found.low, found.high))
+        value, low, high = numbers
+        counted = f"{on}, {found.images} images" if found.images else on
+        return HereNumber(key, value, low, high, counted, row.label, run.command, row.note)
+    note = row.note if isinstance(row, _Missing) else f"no run {row.run} is stored"
+    return HereNumber(key, None, None, None, "", "not measured", "", note)
+
+
+def _on(run: Measured) -> str:
+    data = run.summary.get("data", {})
+    return str(data.get("name", run.name)).replace("_", " ")
+
+
+def _count(*path: str) -> Callable[[Measured], float]:
+    """A count of the run's summary, by the names of its levels."""
+
+    def read(run: Measured) -> float:
+        value: Any = run.summary
+        for name in path:
+            value = value[name]
+        return float(value)
+
+    return read
+
+
+def _rows() -> dict[str, _Row]:
+    return {
+        **_settings(),
+        **_occlusions(),
+        **_pointing(),
+        **_localization(),
+        **_layers(),
+        **_animal_parts(),
+    }
+
+
+def _settings() -> dict[str, _Row]:
+    default = "perturb_tutorial.settings: MaskSettings()"
+    preset = 'perturb_tutorial.settings: MaskSettings.preset("localization")'
+    start = "perturb_tutorial.initialization: "
+    alexnet = 'perturb_tutorial.settings: MaskSettings.preset("default", network="alexnet")'
+    return {
+        "mask.iterations": _Computed(f"{default}.iterations"),
+        "mask.learning_rate": _Computed(f"{default}.learning_rate"),
+        "mask.tv_exponent": _Computed(f"{default}.tv_exponent"),
+        "mask.side": _Computed(f"{default}.grid_size"),
+        "mask.alexnet.scale": _Computed(f"{alexnet}.mask_scale * 227 / REFERENCE_SIZE"),
+        "mask.alexnet.side": _Computed(f"{alexnet}.grid_size", "slip"),
+        "mask.alexnet.input_size": _Computed('perturb_tutorial.networks.zoo: ZOO["alexnet"].input_size'),
+        "preset.localization.area_weight": _Computed(f"{preset}.area_weight"),
+        "preset.localization.tv_exponent": _Computed(f"{preset}.tv_exponent"),
+        "preset.localization.classes": _Computed(
+            'perturb_tutorial.settings: PRESETS["localization"].target_count'
+        ),
+        "initialization.radius.first": _Computed(f"{start}DISC_RADII[0]"),
+        "initialization.radius.step": _Computed(f"{start}DISC_RADII[1] - DISC_RADII[0]"),
+        "initialization.radius.last": _Computed(f"{start}DISC_RADII[-1]"),
+        "initialization.suppression": _Computed(f"{start}1 - SUPPRESSED"),
+        "initialization.sigma": _Computed("perturb_tutorial.masks: INITIAL_DISC_SIGMA"),
+    }
+
+
+def _occlusions() -> dict[str, _Row]:
+    shared = "perturb_tutorial.baselines.occluders: "
+    discs = "perturb_tutorial.baselines.variable_occlusion: "
+    stride = f"{shared}REFERENCE_SIZE / POSITIONS"
+    return {
+        "occlusion.side": _Computed(f"{shared}OCCLUSION_SIZE"),
+        "occlusion.stride": _Computed(stride),
+        "blur_occlusion.diameter": _Computed(f"{shared}OCCLUSION_SIZE"),
+        "blur_occlusion.edge_sigma": _Computed(f"{shared}SOFTENING"),
+        "blur_occlusion.blur_sigma": _Computed(f"{shared}SOFTENING"),
+        "blur_occlusion.stride": _Computed(stride, "slip"),
+        "variable_occlusion.masks": _Computed(f"{discs}DISC_COUNT"),
+        "variable_occlusion.top_share": _Computed(f"{discs}SUPPRESSING_SHARE"),
+        "variable_occlusion.edge_sigma": _Computed(f"{shared}SOFTENING"),
+        "variable_occlusion.blur_sigma": _Computed(f"{shared}SOFTENING"),
+        "variable_occlusion.area.mu": _statistic("areas", "fit_lognormal_by_moments", "mean"),
+        "variable_occlusion.area.sigma": _statistic("areas", "fit_lognormal_by_moments", "deviation"),
+        "variable_occlusion.y.mean": _statistic("y", "fit_normal", "mean"),
+        "variable_occlusion.y.sigma": _statistic("y", "fit_normal", "deviation"),
+        "statistics.images_per_class": _Computed("perturb_tutorial.datasets.statistics: IMAGES_PER_CLASS"),
+        "statistics.classes": _Figure("object_statistics", _count("classes"), label="reproduced"),
+        "statistics.samples": _Figure("object_statistics", lambda run: float(len(run.summary["areas"]))),
+    }
+
+
+def _statistic(column: str, fit: str, parameter: str) -> _Figure:
+    """A parameter fitted to the stored areas or centers of COCO's objects."""
+
+    def fitted(run: Measured) -> float:
+        module = import_module("perturb_tutorial.datasets.statistics")
+        return float(getattr(getattr(module, fit)(run.summary[column]), parameter))
+
+    return _Figure("object_statistics", fitted, note="the printed value draws the discs")
+
+
+def _pointing() -> dict[str, _Row]:
+    default = _Figure(
+        "pointing_game",
+        "precision",
+        labels={"subset": "all", "maximum": "mean"},
+        scale=100,
+        note=_FINE_TUNED,
+    )
+    difficult = default._replace(labels={"subset": "difficult", "maximum": "mean"})
+    return {
+        "pointing.input_size": _Computed(
+            'perturb_tutorial.networks.zoo: ZOO["efficientnet_lite0"].input_size'
+        ),
+        "pointing.images_per_class": _Computed("perturb_tutorial.benchmarks.settings: IMAGES_PER_CLASS"),
+        "pointing.images": _Figure("pointing_game", _count("data", "images")),
+        "pointing.default.all": default,
+        "pointing.default.difficult": difficult,
+        "pointing.default.below_top5.all": _Missing("no run of the top-5 setting is stored"),
+        "pointing.default.below_top5.difficult": _Missing("no run of the top-5 setting is stored"),
+        "pointing.size_effect": _Missing(
+            "all photographs are squashed to the network's input, as in the paper"
+        ),
+    }
+
+
+def _localization() -> dict[str, _Row]:
+    rows: dict[str, _Row] = {}
+    for threshold in ("value", "energy", "mean"):
+        error = _Figure("localization", "error", labels={"threshold": threshold}, scale=100, note=_FEW)
+        rows[f"localization.{threshold}.alpha"] = error._replace(figure=_alpha(threshold))
+        rows[f"localization.{threshold}.error"] = error
+    return rows | {
+        "localization.images": _Figure("localization", _count("data", "images")),
+        "localization.heldout.images": _Figure("localization", _held_out),
+        "localization.heldout.default.error": _Missing(_NO_IMAGENET),
+        "localization.heldout.default.alpha": _Missing(_NO_IMAGENET),
+        "localization.heldout.top5.error": _Missing(_NO_IMAGENET),
+        "localization.heldout.top5.alpha": _Missing(_NO_IMAGENET),
+        "localization.default_above_top5.low": _Missing(_NO_IMAGENET),
+        "localization.default_above_top5.high": _Missing(_NO_IMAGENET),
+        "sunglasses.images": _Missing("the class has no free photographs among the samples"),
+        "sunglasses.recall": _Missing("the class has no free photographs among the samples"),
+    }
+
+
+def _error_row(run: Measured, threshold: str) -> Mapping[str, Any]:
+    return next(
+        row
+        for row in run.summary["figures"]
+        if row["name"] == "error" and row["method"] == "mask" and row["threshold"] == threshold
+    )
+
+
+def _alpha(threshold: str) -> Callable[[Measured], float]:
+    return lambda run: float(_error_row(run, threshold)["alpha"])
+
+
+def _held_out(run: Measured) -> float:
+    return float(_error_row(run, "mean")["held_out_rows"])
+
+
+def _layers() -> dict[str, _Row]:
+    rows: dict[str, _Row] = {}
+    for key in paper_numbers():
+        if not key.startswith("layer."):
+            continue
+        _, network, layer, field = key.split(".")
+        place = [row.paper_name for row in PAPER_LAYERS[network]].index(layer)
+        label = "slip" if key == "layer.vgg16.pool4.side" else "reproduced"
+        rows[key] = _Computed(f'perturb_tutorial.layers: PAPER_LAYERS["{network}"][{place}].{field}', label)
+    return rows
+
+
+def _animal_parts() -> dict[str, _Row]:
+    computed = "perturb_tutorial.paper: table2_computed()"
+    authors = "the authors' 76 classes of fig. 11"
+    rows: dict[str, _Row] = {
+        "animal_parts.classes": _Computed("perturb_tutorial.paper: len(fig11())", on=authors)
+    }
+    for group in GROUPS:
+        cell = f'{computed}["{group}"]'
+        for field, name in (("classes", "classes"), ("ratio", "mean"), ("stderr", "stderr")):
+            label = "slip" if (group, field) == ("bird", "stderr") else "reproduced"
+            rows[f"animal_parts.{group}.{field}"] = _Computed(f"{cell}.{name}", label, authors)
+    return rows
