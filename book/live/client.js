@@ -22,8 +22,10 @@ export class Client {
     this.waiting = new Map();
     /** @private */
     this.count = 0;
-    /** @private */
-    this.worker = this.start();
+    /** Called when the worker has died, and with it the network. @type {() => void} */
+    this.onCrash = () => {};
+    /** @private @type {Worker | null} */
+    this.worker = null;
   }
 
   /** @private */
@@ -49,7 +51,8 @@ export class Client {
       const error = new WorkerError(event.message || "the worker could not be started", false);
       this.waiting.forEach(({ reject }) => reject(error));
       this.waiting.clear();
-      this.worker = this.start();
+      this.worker = null;
+      this.onCrash();
     };
     return worker;
   }
@@ -65,6 +68,7 @@ export class Client {
     const id = this.count++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject, report });
+      this.worker ??= this.start();
       this.worker.postMessage({ id, type, ...content });
     });
   }
@@ -72,10 +76,11 @@ export class Client {
   /**
    * @param {Blob} file
    * @param {"squash" | "center"} fit
+   * @param {(header: import("./photograph.js").Header) => void} report
    * @returns {Promise<{image: Float32Array, width: number, height: number}>}
    */
-  photograph(file, fit) {
-    return this.ask("photograph", { file, fit, site: this.site });
+  photograph(file, fit, report) {
+    return this.ask("photograph", { file, fit, site: this.site }, report);
   }
 
   /** @returns {Promise<import("./runtime.js").Engine>} the engine that suits this browser */

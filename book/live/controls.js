@@ -59,12 +59,13 @@ export function buildTargets(box, targets, chosen, choose) {
   const rows = targets.map((target, index) => {
     const input = make("input", { type: "radio", name: "live-target", checked: index === chosen });
     input.addEventListener("change", () => choose(target));
-    const meter = make("meter", { min: 0, max: 1, value: target.score ?? 0, ariaHidden: "true" });
+    const bar = make("span", { className: "live-bar" });
+    bar.style.setProperty("--score", String(target.score ?? 0));
     const score = make("span", {
       className: "live-score",
       textContent: target.score === null ? "" : target.score.toFixed(3),
     });
-    return make("label", {}, input, make("span", {}, target.name), meter, score);
+    return make("label", {}, input, make("span", {}, target.name), bar, score);
   });
   box.replaceChildren(...rows);
 }

@@ -128,6 +128,22 @@ export function upsample(grid, up, cells) {
 }
 
 /**
+ * The weight of each mask px in the mean of the mask on the image: the mean is linear in the grid.
+ * @param {Float64Array} up matrix U, size×cells
+ * @param {number} cells
+ * @returns {Float64Array} cells×cells
+ */
+export function meanWeights(up, cells) {
+  const size = up.length / cells;
+  const share = new Float64Array(cells);
+  up.forEach((value, index) => (share[index % cells] += value / size));
+  return Float64Array.from(
+    { length: cells * cells },
+    (_, i) => share[Math.floor(i / cells)] * share[i % cells],
+  );
+}
+
+/**
  * A centered disc on the grid (cells×cells), 1 inside: hard on the image, blurred by σ px, averaged over mask px.
  * @param {number} size image px
  * @param {number} cells mask px

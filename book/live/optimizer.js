@@ -7,7 +7,7 @@
  * The network gives the score and its gradient on the grid; everything else is here.
  */
 
-import { blur, discGrid, shift, totalVariation, upsamplingMatrix } from "./masks.js";
+import { blur, discGrid, meanWeights, shift, totalVariation, upsamplingMatrix } from "./masks.js";
 import { jitterShifts } from "./random.js";
 
 /**
@@ -101,18 +101,8 @@ export class Game {
     this.up = upsamplingMatrix(size, this.cells, settings.mask_sigma, constants.truncate);
     this.shifts = jitterShifts(settings.iterations, settings.jitter, seed);
     this.deletes = settings.game === "deletion";
-    /** Mean over the rows of U: the mask's mean on the image is its weighted sum on the grid. @private */
-    this.share = new Float64Array(this.cells);
-    this.up.forEach((value, index) => (this.share[index % this.cells] += value / size));
-  }
-
-  /** @param {Float32Array} grid @returns {number} the mean of the mask on the image */
-  meanMask(grid) {
-    return grid.reduce(
-      (sum, value, index) =>
-        sum + value * this.share[Math.floor(index / this.cells)] * this.share[index % this.cells],
-      0,
-    );
+    /** @private */
+    this.meanWeights = meanWeights(this.up, this.cells);
   }
 
   /**
@@ -187,7 +177,7 @@ export class Game {
       if (!Number.isFinite(score) || !gradient.every(Number.isFinite)) {
         throw new Error(`the network gave no finite score in iteration ${iteration + 1}`);
       }
-      const kept = this.meanMask(grid);
+      const kept = grid.reduce((sum, value, index) => sum + value * this.meanWeights[index], 0);
       adam.step(grid, gradient);
       yield {
         iteration: iteration + 1,

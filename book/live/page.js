@@ -5,26 +5,25 @@ import { buildSamples, buildSliders, buildTargets, make, spoken } from "./contro
 import { maskPicture, npy, save } from "./files.js";
 import { blur } from "./masks.js";
 import { drawPlanes } from "./pictures.js";
+import { NetworkStep } from "./network.js";
 import { Result, ResultView, fillStored } from "./result.js";
-import { assetsOf, canRun } from "./runtime.js";
+import { learnMask } from "./run.js";
 import { presetOf, presetSettings, readLink, writeLink } from "./settings.js";
 
 /** @typedef {import("./settings.js").Site} Site */
 /** @typedef {import("./settings.js").MaskSettings} MaskSettings */
-/** @typedef {import("./runtime.js").Engine} Engine */
 /** @typedef {{file: Blob, name: string, sample: string | null, image: Float32Array}} Photograph */
 
 const BASE = new URL(".", import.meta.url);
 const TOP = 5;
-const ENGINE_NAMES = { wasm: "WebAssembly", webgpu: "WebGPU", jspi: "WebGPU" };
+const LARGE = 20; // megapixels from which reading takes longer than a reader expects
 
 /** @param {string} name @returns {any} */
 const find = (name) => document.getElementById(`live-${name}`);
 /** @param {[number, number]} entry of precomputed.json */
 const toGuess = ([index, score]) => ({ index, score });
-const megabytes = (/** @type {number} */ bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-class Page {
+export class Page {
   /** @param {Site} site @param {string[]} classes @param {any} precomputed */
   constructor(site, classes, precomputed) {
     this.site = site;
@@ -37,13 +36,12 @@ class Page {
     this.photograph = null;
     /** @type {{index: number, score: number}[]} */
     this.top = [];
-    /** @type {Engine} */
-    this.engine = "wasm";
-    this.loaded = false;
     this.paused = false;
     /** @type {Promise<void> | null} the run at work */
     this.run = null;
     this.readings = 0;
+    this.network = new NetworkStep(this);
+    this.client.onCrash = () => this.network.offer();
     this.showSettings = buildSliders(find("sliders"), site, (changes) => this.change(changes));
   }
 
@@ -61,13 +59,13 @@ class Page {
     this.showChoice();
     find("needs").hidden = true;
     find("app").hidden = false;
-    await this.offerNetwork();
+    await this.network.offer();
     await this.chooseSample(this.choice.sample ?? this.site.samples[0].name);
   }
 
   listen() {
-    find("load").onclick = () => this.guard(this.load(this.engine));
-    find("load-wasm").onclick = () => this.guard(this.load("wasm"));
+    find("load").onclick = () => this.guard(this.network.load());
+    find("load-wasm").onclick = () => this.guard(this.network.load("wasm"));
     find("run").onclick = () => this.guard(this.learn());
     find("pause").onclick = () => this.pause();
     find("stop").onclick = () => this.client.stop();
@@ -124,7 +122,11 @@ class Page {
     find("save-settings").onclick = () =>
       save("mask-settings.json", JSON.stringify(this.choice.settings, null, 1), "application/json");
     find("link").onclick = () => this.copyLink();
-    window.addEventListener("hashchange", () => location.reload());
+    window.addEventListener("hashchange", () => {
+      if (location.hash.includes("game=")) {
+        location.reload(); // another link to settings; a heading's anchor is none
+      }
+    });
   }
 
   /** @param {DragEvent} event @param {boolean} over */
@@ -188,12 +190,14 @@ class Page {
   async read(file, name, sample) {
     const reading = ++this.readings;
     this.warn("");
-    if (file.size > 5e6) {
-      this.say(`Reading ${name} (${megabytes(file.size)}) …`);
-    }
     let read;
     try {
-      read = await this.client.photograph(file, this.choice.fit);
+      read = await this.client.photograph(file, this.choice.fit, ({ width, height }) => {
+        const megapixels = Math.round((width * height) / 1e6);
+        if (megapixels >= LARGE) {
+          this.say(`Reading ${name}: ${megapixels} megapixels take a moment …`);
+        }
+      });
     } catch (error) {
       const known = error instanceof WorkerError && error.known;
       const reason = known ? error.message : `could not be read (${/** @type {Error} */ (error).message})`;
@@ -204,6 +208,9 @@ class Page {
       return; // another photograph has been chosen since
     }
     const interrupted = await this.endRun();
+    if (this.photograph && file !== this.photograph.file && this.choice.targets !== "top") {
+      this.choice.targets = null; // another photograph, another question
+    }
     this.photograph = { file, name, sample, image: read.image };
     this.choice.sample = sample;
     const size = `${read.width}×${read.height} px`;
@@ -214,7 +221,7 @@ class Page {
     this.top = (this.storedEntry()?.top ?? []).map(toGuess);
     this.showChoice();
     this.showStored();
-    if (this.loaded) {
+    if (this.network.loaded) {
       await this.classify();
     }
   }
@@ -234,72 +241,12 @@ class Page {
     const { settings, frames } = this.precomputed;
     const game = this.choice.settings.game;
     const { image } = this.photograph;
-    const { input_size, truncate } = this.site.constants;
-    const background = blur(image, input_size, settings.blur_sigma, truncate);
-    const targets = [entry.top[0][0]];
-    const result = new Result(image, background, { ...settings, game }, targets, settings.seed, true);
+    const { constants } = this.site;
+    const background = blur(image, constants.input_size, settings.blur_sigma, constants.truncate);
+    const result = new Result(image, background, { ...settings, game }, constants, true);
     fillStored(entry[game], frames, result);
     this.view.show(result);
     this.showChoice();
-  }
-
-  // 2. The network.
-
-  async offerNetwork() {
-    if (!canRun()) {
-      find("load").disabled = true;
-      find("engine").textContent =
-        "This browser has no WebAssembly with vector instructions, so nothing can be learned here; " +
-        "the samples show results that were computed when the book was made.";
-      return;
-    }
-    this.engine = await this.client.engine().catch(() => "wasm");
-    const size = (/** @type {Engine} */ engine) =>
-      megabytes(assetsOf(this.site, engine).reduce((sum, asset) => sum + asset.bytes, 0));
-    find("load").textContent = `Load the network (${size(this.engine)}, ${ENGINE_NAMES[this.engine]})`;
-    find("engine").textContent =
-      "EfficientNet-Lite0, trained on ImageNet, and the runtime it needs; kept for your next visit.";
-    if (this.engine !== "wasm") {
-      find("load-wasm").textContent = `Without the graphics card (${size("wasm")})`;
-      find("load-wasm").hidden = false;
-    }
-  }
-
-  /** @param {Engine} engine */
-  async load(engine) {
-    const bar = find("load-progress");
-    this.warn("");
-    find("load").disabled = find("load-wasm").disabled = true;
-    bar.hidden = false;
-    this.say("Loading the network …");
-    try {
-      const opened = await this.client.load(engine, ({ done, total }) => {
-        bar.value = done / total;
-        find("engine").textContent =
-          done < total ? `${megabytes(done)} of ${megabytes(total)}` : "Preparing the network …";
-      });
-      const threads = opened.threads > 1 ? `${opened.threads} threads` : "one thread";
-      const where = opened.engine === "wasm" ? `WebAssembly, ${threads}` : "WebGPU";
-      find("engine").textContent = `EfficientNet-Lite0 runs in this browser on ${where}.`;
-      find("load").textContent = "The network is loaded";
-      find("load-wasm").hidden = true;
-    } catch (error) {
-      find("load").disabled = find("load-wasm").disabled = false;
-      find("engine").textContent = "The network is not loaded.";
-      this.say("");
-      if (engine !== "wasm" && !(error instanceof WorkerError && error.known)) {
-        throw new WorkerError(
-          `WebGPU did not start here (${/** @type {Error} */ (error).message}). Load the network without the graphics card.`,
-          true,
-        );
-      }
-      throw error;
-    } finally {
-      bar.hidden = true;
-    }
-    this.loaded = true;
-    await this.classify();
-    this.say("The network is ready.");
   }
 
   async classify() {
@@ -327,13 +274,15 @@ class Page {
     const { game } = this.choice.settings;
     this.choice.settings = { ...presetSettings(this.site, name), game };
     const count = this.site.presets[name].target_count;
-    this.choice.targets = count > 1 ? this.top.slice(0, count).map(({ index }) => index) : null;
+    this.choice.targets = count > 1 ? "top" : null;
     this.showChoice();
   }
 
   /** @returns {number[]} the classes whose scores are summed */
   get targets() {
-    return this.choice.targets ?? this.top.slice(0, 1).map(({ index }) => index);
+    const { targets } = this.choice;
+    const guesses = this.top.map(({ index }) => index);
+    return targets === "top" ? guesses : (targets ?? guesses.slice(0, 1));
   }
 
   showTargets() {
@@ -350,12 +299,12 @@ class Page {
     const same = (/** @type {number[]} */ a, /** @type {number[]} */ b) =>
       [...a].sort().join() === [...b].sort().join();
     let chosen = targets.findIndex(({ classes }) => same(classes, this.targets));
-    if (chosen < 0 && this.choice.targets) {
-      const name = this.choice.targets.map((index) => this.classes[index]).join(", ");
-      chosen = targets.push({ classes: this.choice.targets, name, score: null }) - 1;
+    if (chosen < 0 && this.targets.length > 0) {
+      const name = this.targets.map((index) => this.classes[index]).join(", ");
+      chosen = targets.push({ classes: this.targets, name, score: null }) - 1;
     }
     buildTargets(find("targets"), targets, chosen, ({ classes }) => {
-      this.choice.targets = same(classes, this.targets) ? this.choice.targets : classes;
+      this.choice.targets = classes.length === TOP ? "top" : classes;
       this.showChoice(false);
     });
   }
@@ -377,7 +326,7 @@ class Page {
     if (targets) {
       this.showTargets();
     }
-    find("run").disabled = !this.loaded || !photograph || run !== null || this.targets.length === 0;
+    find("run").disabled = !this.network.loaded || !photograph || run !== null || this.targets.length === 0;
     find("pause").disabled = find("stop").disabled = run === null;
     find("pause").textContent = this.paused ? "Go on" : "Pause";
     find("save-png").disabled = find("save-npy").disabled = !this.view.result;
@@ -390,7 +339,7 @@ class Page {
   /** The command that repeats this with the package; empty where it has none. */
   command() {
     const { choice, photograph, targets } = this;
-    const five = targets.length === TOP && this.top.every(({ index }) => targets.includes(index));
+    const five = choice.targets === "top";
     if (!photograph || choice.fit !== "squash" || (targets.length !== 1 && !five)) {
       return "";
     }
@@ -435,7 +384,14 @@ class Page {
       return;
     }
     this.warn("");
-    const work = this.learnMask(photograph);
+    const task = {
+      image: photograph.image,
+      targets: this.targets,
+      classes: this.classes.length,
+      settings: { ...this.choice.settings },
+      seed: this.choice.seed,
+    };
+    const work = learnMask(this, task);
     this.run = work.catch(() => {});
     this.showChoice();
     try {
@@ -443,80 +399,8 @@ class Page {
     } finally {
       this.run = null;
       this.paused = false;
-      find("progress").hidden = true;
       this.showChoice();
     }
-  }
-
-  /** @param {Photograph} photograph */
-  async learnMask(photograph) {
-    const bar = find("progress");
-    const settings = { ...this.choice.settings };
-    const task = {
-      image: photograph.image,
-      targets: this.targets,
-      classes: this.classes.length,
-      settings,
-      seed: this.choice.seed,
-    };
-    /** @type {Result | null} */
-    let result = null;
-    const clock = new Clock();
-    bar.value = 0;
-    bar.hidden = false;
-    this.say("Searching for the disc to start from …");
-    const end = await this.client.learn(task, (event) => {
-      if (event.background) {
-        const { background } = event;
-        result = new Result(task.image, background, settings, task.targets, task.seed, false);
-      } else if (event.start && result) {
-        const { grid, radius, scoreOriginal, scorePerturbed } = event.start;
-        Object.assign(result, { radius, scoreOriginal, scorePerturbed });
-        result.frames.push({ iteration: 0, grid });
-        this.view.show(result);
-        this.say("Learning the mask …");
-      } else if (event.step && result) {
-        const { iteration, score, grid } = event.step;
-        result.score.push(score);
-        result.frames.push({ iteration, grid });
-        this.view.changed();
-        bar.value = iteration / settings.iterations;
-        find("time").textContent = clock.tell(iteration, settings.iterations, this.paused);
-      }
-    });
-    find("time").textContent = "";
-    if (result && end.iterations > 0) {
-      /** @type {Result} */ (result).scoreMasked = end.scoreMasked;
-      this.view.changed();
-    }
-    const done = `${end.iterations} of ${settings.iterations} iterations`;
-    this.say(end.stopped ? `Stopped after ${done}.` : `Done: ${done} in ${clock.seconds()} s.`);
-  }
-}
-
-/** Time spent on iterations, pauses left out, and the time that the rest will take. */
-class Clock {
-  constructor() {
-    this.spent = 0;
-    this.last = performance.now();
-    this.iteration = 0;
-    this.afterPause = false;
-  }
-
-  /** @param {number} iteration @param {number} all @param {boolean} paused */
-  tell(iteration, all, paused) {
-    const now = performance.now();
-    if (this.iteration > 0 && !this.afterPause) {
-      this.spent += now - this.last;
-    }
-    [this.last, this.iteration, this.afterPause] = [now, iteration, paused];
-    const each = this.spent / Math.max(1, iteration - 1);
-    const left = iteration > 2 ? `, about ${Math.ceil((each * (all - iteration)) / 1000)} s left` : "";
-    return `Iteration ${iteration} of ${all}${left}`;
-  }
-
-  seconds() {
-    return (this.spent / 1000).toFixed(this.spent < 10_000 ? 1 : 0);
   }
 }
 

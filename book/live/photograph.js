@@ -20,14 +20,16 @@ export class PhotographError extends Error {}
  * @param {Blob} file
  * @param {"squash" | "center"} fit
  * @param {Constants} constants
+ * @param {(header: Header) => void} [report] called once the header is read, before the long part
  * @returns {Promise<{image: Float32Array, width: number, height: number}>} `image` is 3×S×S in [0, 1]
  */
-export async function readPhotograph(file, fit, constants) {
+export async function readPhotograph(file, fit, constants, report = () => {}) {
   if (file.size === 0) {
     throw new PhotographError("is empty (0 bytes); copy the file again");
   }
   const header = readHeader(new Uint8Array(await file.arrayBuffer()));
   checkSize(header, constants);
+  report(header);
   const bitmap = await decode(file, header);
   try {
     checkSize({ ...header, width: bitmap.width, height: bitmap.height }, constants);

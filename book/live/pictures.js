@@ -52,27 +52,32 @@ export function readColors(text) {
 const FRAME = { left: 44, right: 632, top: 8, bottom: 188 };
 
 /**
+ * Score and area in [0, 1] over the iterations; dashed, the scores of the image and of the wholly blurred one.
  * @param {SVGElement} svg
- * @param {{score: number[], iterations: number, shown: number, original: number, perturbed: number}} curve
+ * @param {{score: number[], frames: {iteration: number, area: number}[], iterations: number, shown: number,
+ *   original: number, perturbed: number}} curve
  */
-export function drawCurve(svg, { score, iterations, shown, original, perturbed }) {
-  const top = Math.max(0.1, ...score, original);
-  const x = (/** @type {number} */ at) =>
-    FRAME.left + ((FRAME.right - FRAME.left) * at) / Math.max(1, iterations);
-  const y = (/** @type {number} */ value) => FRAME.bottom - ((FRAME.bottom - FRAME.top) * value) / top;
-  const line = (/** @type {number} */ value) => `M${FRAME.left} ${y(value)}H${FRAME.right}`;
-  const points = score.map((value, index) => `${x(index + 1).toFixed(1)},${y(value).toFixed(1)}`);
+export function drawCurve(svg, { score, frames, iterations, shown, original, perturbed }) {
+  const { left, right, top, bottom } = FRAME;
+  const x = (/** @type {number} */ at) => left + ((right - left) * at) / Math.max(1, iterations);
+  const y = (/** @type {number} */ value) => bottom - (bottom - top) * value;
+  const level = (/** @type {number} */ value) => `M${left} ${y(value)}H${right}`;
+  const line = (/** @type {number[][]} */ points) =>
+    points.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+  const areas = frames.map(({ iteration, area }) => [iteration, area]);
+  const scores = score.map((value, index) => [index + 1, value]);
   svg.replaceChildren(
-    element("path", { class: "live-axis", d: `M${FRAME.left} ${FRAME.top}V${FRAME.bottom}H${FRAME.right}` }),
-    element("path", { class: "live-level", d: line(original) }),
-    element("path", { class: "live-level", d: line(perturbed) }),
-    element("polyline", { class: "live-line", points: points.join(" ") }),
-    element("path", { class: "live-now", d: `M${x(shown)} ${FRAME.top}V${FRAME.bottom}` }),
-    ...[0, top / 2, top].map((value) =>
-      element("text", { x: FRAME.left - 6, y: y(value) + 5, "text-anchor": "end" }, value.toFixed(2)),
+    element("path", { class: "live-axis", d: `M${left} ${top}V${bottom}H${right}` }),
+    element("path", { class: "live-level", d: level(original) }),
+    element("path", { class: "live-level", d: level(perturbed) }),
+    element("polyline", { class: "live-area", points: line(areas) }),
+    element("polyline", { class: "live-line", points: line(scores) }),
+    element("path", { class: "live-now", d: `M${x(shown)} ${top}V${bottom}` }),
+    ...[0, 0.5, 1].map((value) =>
+      element("text", { x: left - 6, y: y(value) + 5, "text-anchor": "end" }, value.toFixed(1)),
     ),
     ...[0, Math.round(iterations / 2), iterations].map((value) =>
-      element("text", { x: x(value), y: FRAME.bottom + 20, "text-anchor": value ? "end" : "start" }, value),
+      element("text", { x: x(value), y: bottom + 20, "text-anchor": value ? "end" : "start" }, value),
     ),
   );
 }

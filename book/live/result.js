@@ -1,10 +1,14 @@
 /** A learned mask as it is shown: the grid after each iteration, the scores, and the pictures made of them. */
 
-import { perturb, upsample, upsamplingMatrix } from "./masks.js";
+import { meanWeights, perturb, upsample, upsamplingMatrix } from "./masks.js";
 import { drawCurve, drawOverlay, drawPlanes, readColors } from "./pictures.js";
 
 /** @typedef {import("./settings.js").Site} Site */
 /** @typedef {import("./settings.js").MaskSettings} MaskSettings */
+/** @typedef {import("./settings.js").Constants} Constants */
+
+/** The grid after an iteration, and the share of the image that it deletes or keeps.
+ * @typedef {{iteration: number, grid: Float32Array, area: number}} Frame */
 
 /** What is known of one run, whether it was learned here or before. */
 export class Result {
@@ -12,18 +16,20 @@ export class Result {
    * @param {Float32Array} image 3×S×S in [0, 1]
    * @param {Float32Array} background the fully perturbed image
    * @param {MaskSettings} settings
-   * @param {number[]} targets
-   * @param {number} seed
+   * @param {Constants} constants
    * @param {boolean} stored whether it was computed when the book was made
    */
-  constructor(image, background, settings, targets, seed, stored) {
+  constructor(image, background, settings, constants, stored) {
     this.image = image;
     this.background = background;
     this.settings = settings;
-    this.targets = targets;
-    this.seed = seed;
     this.stored = stored;
-    /** @type {{iteration: number, grid: Float32Array}[]} rising; 0 is the start */
+    const size = constants.input_size;
+    this.cells = Math.round(size / settings.mask_scale);
+    this.up = upsamplingMatrix(size, this.cells, settings.mask_sigma, constants.truncate);
+    /** @private */
+    this.meanWeights = meanWeights(this.up, this.cells);
+    /** @type {Frame[]} rising; 0 is the start */
     this.frames = [];
     /** @type {number[]} in iteration 1, 2, … */
     this.score = [];
@@ -35,8 +41,10 @@ export class Result {
     this.scoreMasked = null;
   }
 
-  get grid() {
-    return this.frames.length > 0 ? this.frames[this.frames.length - 1].grid : null;
+  /** @param {number} iteration @param {Float32Array} grid */
+  add(iteration, grid) {
+    const kept = grid.reduce((sum, value, index) => sum + value * this.meanWeights[index], 0);
+    this.frames.push({ iteration, grid, area: this.settings.game === "deletion" ? 1 - kept : kept });
   }
 }
 
@@ -49,10 +57,13 @@ export class Result {
 export function fillStored(entry, frames, result) {
   const bytes = Uint8Array.from(atob(entry.grids), (letter) => letter.charCodeAt(0));
   const length = bytes.length / frames.length;
-  result.frames = frames.map((iteration, index) => ({
-    iteration,
-    grid: Float32Array.from(bytes.subarray(index * length, (index + 1) * length), (byte) => byte / 255),
-  }));
+  frames.forEach((iteration, index) => {
+    const part = bytes.subarray(index * length, (index + 1) * length);
+    result.add(
+      iteration,
+      Float32Array.from(part, (byte) => byte / 255),
+    );
+  });
   result.score = entry.score;
   result.radius = entry.radius;
   result.scoreOriginal = entry.score_original;
@@ -67,7 +78,6 @@ export class ResultView {
    * @param {(name: string) => any} find an element of the page by its name
    */
   constructor(site, find) {
-    this.site = site;
     this.find = find;
     this.colors = readColors(site.colormap);
     /** @type {Result | null} */
@@ -106,18 +116,14 @@ export class ResultView {
 
   /** The shown mask at input size and its saliency; null while there is none. */
   maskShown() {
-    const { result, site } = this;
+    const { result } = this;
     const frame = result?.frames[this.index];
     if (!result || !frame) {
       return null;
     }
-    const { mask_scale, mask_sigma, game } = result.settings;
-    const { input_size, truncate } = site.constants;
-    const cells = Math.round(input_size / mask_scale);
-    const up = upsamplingMatrix(input_size, cells, mask_sigma, truncate);
-    const mask = upsample(frame.grid, up, cells);
-    const saliency = game === "deletion" ? mask.map((value) => 1 - value) : mask;
-    return { iteration: frame.iteration, mask, saliency };
+    const mask = upsample(frame.grid, result.up, result.cells);
+    const saliency = result.settings.game === "deletion" ? mask.map((value) => 1 - value) : mask;
+    return { ...frame, mask, saliency };
   }
 
   draw() {
@@ -140,11 +146,11 @@ export class ResultView {
     }
     drawPlanes(find("perturbed"), perturb(result.image, result.background, shown.mask));
     drawOverlay(find("overlay"), result.image, shown.saliency, this.colors);
-    const area = shown.saliency.reduce((sum, value) => sum + value, 0) / shown.saliency.length;
-    find("numbers").textContent = numbers(result, shown.iteration, area);
-    find("curve").setAttribute("aria-label", `Score in each iteration. ${find("numbers").textContent}`);
+    find("numbers").textContent = numbers(result, shown.iteration, shown.area);
+    find("curve").setAttribute("aria-label", `Score and area. ${find("numbers").textContent}`);
     drawCurve(find("curve"), {
       score: result.score,
+      frames: result.frames,
       iterations: result.settings.iterations,
       shown: shown.iteration,
       original: result.scoreOriginal,

@@ -101,11 +101,11 @@ export function presetOf(site, settings) {
 }
 
 /**
- * What a link restores. `targets` is null for the network's best guess.
+ * What a link restores. `targets` is null for the network's best guess, "top" for its five best together.
  * @typedef {object} Choice
  * @property {string | null} sample
  * @property {"squash" | "center"} fit
- * @property {number[] | null} targets
+ * @property {number[] | "top" | null} targets
  * @property {number} seed
  * @property {MaskSettings} settings
  */
@@ -122,7 +122,7 @@ export function writeLink({ sample, fit, targets, seed, settings }) {
   parts.set("fit", fit);
   parts.set("game", settings.game);
   if (targets !== null) {
-    parts.set("target", targets.join("."));
+    parts.set("target", targets === "top" ? targets : targets.join("."));
   }
   for (const name of SLIDERS) {
     parts.set(name, String(settings[name]));
@@ -146,14 +146,15 @@ export function readLink(text, site, classes) {
       ([name, value]) => site && isAllowed(String(name), Number(value)),
     ),
   );
-  const targets = (parts.get("target") ?? "").split(".").filter(Boolean).map(Number);
+  const target = parts.get("target") ?? "";
+  const targets = target.split(".").filter(Boolean).map(Number);
   const isClass = (/** @type {number} */ index) => isWhole(index, 0, classes - 1);
   const sample = parts.get("sample");
   const seed = Number(parts.get("seed") ?? NaN);
   return {
     sample: site.samples.some(({ name }) => name === sample) ? sample : null,
     fit: parts.get("fit") === "center" ? "center" : "squash",
-    targets: targets.length > 0 && targets.every(isClass) ? [...new Set(targets)] : null,
+    targets: target === "top" ? target : targets.length > 0 && targets.every(isClass) ? targets : null,
     seed: isWhole(seed, 0, 2 ** 32 - 1) ? seed : 0,
     settings: {
       ...settings,

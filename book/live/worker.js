@@ -62,8 +62,8 @@ function nextTurn() {
 
 /** @type {Record<string, (request: any, report: Report) => Promise<any> | any>} */
 const HANDLERS = {
-  /** @param {{file: Blob, fit: "squash" | "center", site: Site}} request */
-  photograph: ({ file, fit, site }) => readPhotograph(file, fit, site.constants),
+  /** @param {{file: Blob, fit: "squash" | "center", site: Site}} request @param {Report} report */
+  photograph: ({ file, fit, site }, report) => readPhotograph(file, fit, site.constants, report),
 
   engine: () => pickEngine(),
 
