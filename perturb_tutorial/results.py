@@ -54,13 +54,24 @@ class Masks:
     @property
     def mask(self) -> Tensor:
         """N×1×H×W in [0, 1]: 1 where a pixel is kept, 0 where it is perturbed."""
-        sigma = self.settings.mask_sigma * self.size[-1] / REFERENCE_SIZE
-        return upsample(self.grid, self.size, sigma).clamp(0, 1)
+        return self._at_input_size(self.grid)
 
     @property
     def saliency(self) -> Tensor:
-        """N×1×H×W in [0, 1], high where the evidence is: 1 − mask in the deletion game, the mask in the other."""
-        return 1 - self.mask if self.settings.game == "deletion" else self.mask
+        """N×1×H×W in [0, 1], high where the evidence is: 1 − mask in the deletion game, the mask in the other.
+
+        Where the grid has deleted nothing it is exactly 0, which the rounding of 1 − mask would hide.
+        """
+        return self._at_input_size(self.salient_grid)
+
+    @property
+    def salient_grid(self) -> Tensor:
+        """N×1×h×w in [0, 1], ``grid`` turned so that it is high where the evidence is; it saturates at exactly 1."""
+        return 1 - self.grid if self.settings.game == "deletion" else self.grid
+
+    def _at_input_size(self, grid: Tensor) -> Tensor:
+        sigma = self.settings.mask_sigma * self.size[-1] / REFERENCE_SIZE
+        return upsample(grid, self.size, sigma).clamp(0, 1)
 
     @property
     def area(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 
@@ -25,6 +26,14 @@ def test_saliency_is_high_where_the_evidence_is(masks):
     assert masks.grid.shape == (3, 1, 28, 28)
     assert masks.history.tv.shape == (3, 5)
     torch.testing.assert_close(masks.history.area[:, 0].shape, masks.area.shape)
+
+
+def test_a_mask_that_has_nothing_to_say_is_exactly_zero(masks):
+    # 1 − blur(1) is 0 up to rounding, and its maximum would be a point in the pointing game.
+    nothing = (
+        torch.ones_like(masks.grid) if masks.settings.game == "deletion" else torch.zeros_like(masks.grid)
+    )
+    assert not dataclasses.replace(masks, grid=nothing).saliency.any()
 
 
 def test_a_saved_file_comes_back_equal_and_small(masks, tmp_path):
