@@ -2,10 +2,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help setup test lint book chapters clean
+.PHONY: help setup test test-variants lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
-	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup:  ## install the package and everything that tests and book need into .venv
 	@$(PYTHON) tools/environment.py
@@ -13,6 +13,12 @@ setup:  ## install the package and everything that tests and book need into .ven
 test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
 	$(RUN) -m pytest
 	$(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
+
+test-variants: setup  ## the tests and the chapters with one thread, and without AVX-512
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --ignore tests/browser --ignore tests/live
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
+	ATEN_CPU_CAPABILITY=avx2 $(RUN) -m pytest --ignore tests/browser --ignore tests/live
+	ATEN_CPU_CAPABILITY=avx2 $(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .
@@ -24,6 +30,13 @@ book: setup  ## build the published book from the verified chapters into book/_b
 
 chapters: setup  ## execute every chapter again and rewrite it
 	$(RUN) tools/chapters.py run
+
+reproduce: setup  ## make the stored sweeps that are missing, execute every chapter again and rewrite it
+	$(RUN) tools/sweeps.py
+	$(RUN) tools/chapters.py run
+
+kit: book  ## write kit/, a folder for a class without internet: wheels, site, notebooks, students' copies
+	$(RUN) tools/kit.py kit $(KIT_OPTIONS)
 
 clean:  ## remove what the other targets made, but for .venv
 	rm -rf book/_build book/_live book/_vendor .pytest_cache .mypy_cache .ruff_cache
