@@ -69,7 +69,7 @@ def test_what_is_no_photograph(tab: Any) -> None:
         choose(tab, "good.jpg", jpeg)
         said(tab, "good.jpg: 300×200 px")
         assert tab.is_hidden("#live-alert")
-    assert tab.evaluate(IDLE)
+    tab.wait_for_function(IDLE, timeout=PATIENCE)
 
 
 def test_a_photograph_of_sixty_megapixels_in_any_orientation(tab: Any) -> None:
