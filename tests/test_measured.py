@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import perturb_tutorial as pt
 from perturb_tutorial.benchmarks import (
     BenchmarkData,
     BenchmarkError,
     BenchmarkSettings,
+    Question,
     merged_summary,
     read_records,
     run_benchmark,
 )
-from perturb_tutorial.datasets import read_coco_json
+from perturb_tutorial.datasets import ImageRecord, Instance, read_coco_json
 from perturb_tutorial.measured import Measured
 from perturb_tutorial.metrics import bootstrap, bootstrap_difference
 
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
 import measured as tool
 import object_statistics
+import size_question
 from benchmark_cases import annotation, fake_method, rectangle, tiny_network, write_coco
 
 STORED = sorted(path.stem for path in tool.FOLDER.glob("*.json"))
@@ -231,3 +234,41 @@ def test_object_statistics_are_those_of_the_annotations(tmp_path: Path) -> None:
     # 448×112 squashed to 224×224: x halves, y doubles, areas stay; 5000 and 2688 px² have the mean 3844.
     assert summary["areas"] == [3844.0]
     assert (summary["x"], summary["y"]) == ([25.0, 112.0], [50.0, 168.0])
+
+
+def photograph(folder: Path, width: int, height: int) -> ImageRecord:
+    coarse = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    path = folder / f"{width}.png"
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    whole = Instance(1, (0.0, 0.0, 50.0, 50.0), 2500.0, rectangle(0, 0, 50, 50))
+    return ImageRecord(1, path, height, width, (whole,))
+
+
+def test_sizes_keep_the_shape_but_for_the_squashed_one(tmp_path: Path) -> None:
+    found = size_question.pictures(photograph(tmp_path, 300, 200).path, 224)
+    shapes = {name: tuple(image.shape) for name, image in found.items()}
+    assert shapes == {
+        "squashed": (1, 3, 224, 224),
+        "shorter side": (1, 3, 224, 336),
+        "own size": (1, 3, 200, 300),
+    }
+
+
+def test_sizes_agree_on_an_image_of_the_input_size(tmp_path: Path, lite0: pt.Network) -> None:
+    record = photograph(tmp_path, 224, 224)
+    first, *others = size_question.pictures(record.path, 224).values()
+    for image in others:
+        torch.testing.assert_close(image, first, rtol=0, atol=1e-6)
+    (row,) = size_question.ask(size_question.any_size(lite0), [Question(record, 1, "one", (207,))])
+    for method in size_question.METHODS:
+        for maximum in size_question.MAXIMA:
+            answers = {row[f"{m}, {s}, {maximum}"] for m, s in size_question.ASKED if m == method}
+            assert len(answers) == 1
+
+
+def test_a_network_of_any_size_takes_other_shapes(lite0: pt.Network) -> None:
+    images = torch.full((1, 3, 224, 320), 0.5)
+    with pytest.raises(ValueError, match="expected a float tensor"):
+        pt.saliency(lite0, images, 207, method="grad_cam")
+    heat = pt.saliency(size_question.any_size(lite0), images, 207, method="grad_cam")
+    assert tuple(heat.shape) == (1, 1, 7, 10)

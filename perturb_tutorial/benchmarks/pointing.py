@@ -37,6 +37,10 @@ RECOGNIZED_SCORE = 0.1
 """A class with at least this score is recognized. Below 784 λ₁ = 0.078 a mask that deletes everything costs more area
 than the whole score is worth, so there is hardly anything to explain (ours)."""
 
+FAINT_SCORE = 0.001
+"""A class with at most this score is faint: it is worth ten of the 784 cells, and most masks for it end up empty
+(ours)."""
+
 Point = tuple[float, float] | None
 
 
@@ -101,8 +105,16 @@ class PointingGame(Benchmark):
         for subset, rows in _subsets(records).items():
             for maximum, key in (("mean", "hit"), ("first", "first_hit")):
                 labels = {"subset": subset, "maximum": maximum}
-                result.add_means("precision", tables[key], images, classes, rows=rows, labels=labels)
-                result.add_means("hit_rate", tables[key], images, rows=rows, labels=labels)
+                for name, groups in (("precision", classes), ("hit_rate", None)):
+                    result.add_means(
+                        name,
+                        tables[key],
+                        images,
+                        groups,
+                        rows=rows,
+                        labels=labels,
+                        differences=maximum == "mean",
+                    )
             change = {m: tables["hit"][m] - tables["first_hit"][m] for m in tables["hit"]}
             labels = {"subset": subset}
             result.add_means(
@@ -119,7 +131,7 @@ class PointingGame(Benchmark):
 
 def _subsets(records: pd.DataFrame) -> dict[str, Bool]:
     """Which rows are in each subset: ``difficult`` as the authors ran it, ``difficult_boxes`` as Zhang et al. define
-    it, ``recognized`` where the network gives the class a score that is worth explaining.
+    it, ``recognized`` where the network gives the class a score that is worth explaining, ``faint`` where next to none.
     """
     scores = wide(records, "score")[CENTER]
     return {
@@ -127,6 +139,7 @@ def _subsets(records: pd.DataFrame) -> dict[str, Bool]:
         "difficult": wide(records, "difficult")[CENTER] == 1,
         "difficult_boxes": wide(records, "difficult_boxes")[CENTER] == 1,
         "recognized": scores >= RECOGNIZED_SCORE,
+        "faint": scores <= FAINT_SCORE,
     }
 
 

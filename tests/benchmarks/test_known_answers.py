@@ -77,6 +77,8 @@ def test_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untype
     own = frame[frame["method"] == "corner"]
     seen = figure(summary, name="hit_rate", method="corner", subset="recognized", maximum="mean")["rows"]
     assert seen == sum(score >= 0.1 for score in own["score"])
+    faint = figure(summary, name="hit_rate", method="corner", subset="faint", maximum="mean")["rows"]
+    assert faint == sum(score <= 0.001 for score in own["score"])
     assert 0 < seen <= 8
     # Input pixel 4 is at (4 + ½)·80/32 − ½ = 10.75 and at (4 + ½)·60/32 − ½ = 7.9375: the middle of 3×3 equal maxima.
     np.testing.assert_allclose(own["x"], 10.75, atol=1.5)
