@@ -232,7 +232,7 @@ def graph_inputs() -> str:
 
 def precompute() -> dict[str, Any]:
     """Masks of every sample after each of FRAMES iterations, in both games, with the page's own weights."""
-    from perturb_tutorial import MaskSettings, learn_masks, load_images, load_network, top_classes
+    from perturb_tutorial import MaskSettings, load_images, load_network, top_classes
     from perturb_tutorial.joint_graph import with_half_weights
 
     network = with_half_weights(load_network(NETWORK, device="cpu"))
@@ -246,11 +246,10 @@ def precompute() -> dict[str, Any]:
     }
     targets = [classes[0] for classes in best]
     for game in GAMES:
-        settings = MaskSettings(game=game)
-        runs = [learn_masks(network, pixels, targets, settings.replace(iterations=count)) for count in FRAMES]
+        settings = MaskSettings(game=game, iterations=PRECOMPUTED_ITERATIONS)
+        last, grids_after = learn_and_record(network, pixels, targets, settings)
         for row, name in enumerate(samples):
-            grids = [(run.grid[row] * 255).round().byte().numpy().tobytes() for run in runs]
-            last = runs[-1]
+            grids = [(grids_after[count][row] * 255).round().byte().numpy().tobytes() for count in FRAMES]
             entries[name][game] = {
                 "score_original": round(float(last.score_original[row]), 4),
                 "score_perturbed": round(float(last.score_perturbed[row]), 4),
@@ -265,6 +264,29 @@ def precompute() -> dict[str, Any]:
         "frames": FRAMES,
         "samples": entries,
     }
+
+
+def learn_and_record(
+    network: Any, pixels: Any, targets: list[int], settings: Any
+) -> tuple[Any, dict[int, Any]]:
+    """`learn_masks`, and the grids N×1×h×w after each of FRAMES iterations, seen in the one run."""
+    from perturb_tutorial import optimizer
+    from perturb_tutorial.networks.steady import steady_rows
+    from perturb_tutorial.objectives import class_sets, class_weights
+
+    grids: dict[int, Any] = {}
+
+    class Recorder(optimizer._ImageCanvas):
+        def jittered(self, grid: Any, iteration: int) -> tuple[Any, Any]:
+            grids[iteration] = grid.detach().clone()
+            return super().jittered(grid, iteration)
+
+    weights = class_weights(class_sets(targets, len(pixels), network.class_count), network.class_count)
+    with steady_rows(network.folded):
+        masks = optimizer.learn_on(
+            Recorder(network, pixels, weights, settings, 0), weights, settings, lambda _: None
+        )
+    return masks, {**grids, settings.iterations: masks.grid}
 
 
 def asset(folder: Path, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "live"
 MADE = ROOT / "book" / "_live"
-SERVED = ("*.js", "*.css")
+SERVED = ("*.js", "*.css", "*.txt")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
