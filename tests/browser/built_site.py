@@ -52,7 +52,7 @@ class Site:
 
 @dataclass
 class Visit:
-    """What one page did in one mode."""
+    """What one page did."""
 
     page: str
     mode: str

@@ -27,25 +27,34 @@ EXCLUDED_RULES: dict[str, str] = {}  # axe rule → why it does not count
 
 @pytest.fixture(scope="session")
 def visits(sites: list[Site], open_page: Callable[..., Any], axe: str) -> list[Visit]:
-    """One visit to each page in each mode, with what axe-core finds there."""
+    """One visit to each page: what it does, what axe-core finds in light and in dark, how wide it is on a phone."""
     done = []
     for site in sites:
         for page in site.pages:
-            for mode in ("light", "dark"):
-                tab, visit = open_page(site, page, mode)
-                assert tab.evaluate("document.documentElement.dataset.theme") == mode
-                tab.evaluate(axe)
-                for violation in tab.evaluate(f"axe.run(document, {{runOnly: {json.dumps(WCAG)}}})")[
-                    "violations"
-                ]:
-                    if violation["impact"] in SERIOUS and violation["id"] not in EXCLUDED_RULES:
-                        where = "; ".join(node["html"][:160] for node in violation["nodes"][:3])
-                        visit.accessibility.append(f"{violation['id']} ({violation['impact']}): {where}")
-                tab.set_viewport_size({"width": PHONE, "height": 740})
-                visit.width_on_phone = tab.evaluate("document.documentElement.scrollWidth")
-                tab.context.close()
-                done.append(visit)
+            tab, visit = open_page(site, page, "light")
+            assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+            tab.evaluate(axe)
+            look(tab, visit, "light", {"type": "tag", "values": WCAG})
+            # The page follows the system's preference; in the dark only colors differ.
+            tab.emulate_media(color_scheme="dark")
+            tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+            tab.wait_for_timeout(300)
+            look(tab, visit, "dark", {"type": "rule", "values": ["color-contrast", "link-in-text-block"]})
+            tab.set_viewport_size({"width": PHONE, "height": 740})
+            visit.width_on_phone = tab.evaluate("document.documentElement.scrollWidth")
+            tab.context.close()
+            done.append(visit)
     return done
+
+
+def look(tab: Any, visit: Visit, mode: str, rules: dict[str, Any]) -> None:
+    """Add what axe-core finds now to the visit's record."""
+    options = {"runOnly": rules, "resultTypes": ["violations"]}
+    found = tab.evaluate(f"axe.run(document, {json.dumps(options)})")
+    for violation in found["violations"]:
+        if violation["impact"] in SERIOUS and violation["id"] not in EXCLUDED_RULES:
+            where = "; ".join(node["html"][:160] for node in violation["nodes"][:3])
+            visit.accessibility.append(f"{mode}: {violation['id']} ({violation['impact']}): {where}")
 
 
 def test_no_request_leaves_the_site(visits: list[Visit]) -> None:
@@ -66,7 +75,7 @@ def test_no_serious_accessibility_violation(visits: list[Visit]) -> None:
 
 def test_the_visits_loaded_what_they_were_to_test(visits: list[Visit]) -> None:
     """The other tests pass on pages that load nothing: the demo must have had widgets and MathJax."""
-    (demo, _) = (visit for visit in visits if visit.page == "demo/01_demo.html")
+    demo = next(visit for visit in visits if visit.page == "demo/01_demo.html")
     names = {url.rsplit("/", 1)[-1] for url in demo.loaded}
     assert {"require.js", "embed-amd.js", "startup.js", "tex-full.js", "svg.js"} <= names
     welcome = next(visit for visit in visits if visit.page == "demo/00_welcome.html")

@@ -65,7 +65,7 @@
 // A formula or table that is wider than the screen scrolls in its own box; the keyboard must be able to reach that box.
 (function () {
   function reach() {
-    document.querySelectorAll(".bd-article mjx-container, .bd-article div.math, .cell_output .output").forEach(function (box) {
+    document.querySelectorAll(".bd-article mjx-container, .bd-article div.math, .bd-article pre, .cell_output .output").forEach(function (box) {
       var style = getComputedStyle(box);
       var scrolls = /auto|scroll/.test(style.overflowX) && box.scrollWidth > box.clientWidth;
       if (scrolls) { box.tabIndex = 0; } else if (box.tabIndex === 0) { box.removeAttribute("tabindex"); }

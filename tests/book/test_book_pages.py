@@ -1,0 +1,140 @@
+"""The book around its chapters: what is said of them is read from them, and nothing is left out."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from chapter_facts import ChapterFactsError, chapter_facts, minutes, reading_minutes, spoken
+from chapter_form import chapter
+from notebook_form import write_whole
+
+import perturb_tutorial as pt
+from perturb_tutorial.paper import paper_numbers
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
+INTERNAL = {
+    # What a reader calls is reached through the packages above them.
+    "_resources", "baselines.batches", "baselines.excitation_rules", "baselines.layers", "baselines.occluders",
+    "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store",
+    "cli", "files", "networks.folding", "networks.steady",
+}  # fmt: skip
+
+
+def files_of_the_toc() -> list[str]:
+    content = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [content["root"], *(entry["file"] for part in content["parts"] for entry in part["chapters"])]
+
+
+def test_every_page_is_in_the_table_of_contents_once() -> None:
+    files = files_of_the_toc()
+    assert len(set(files)) == len(files)
+    # 404.md is no page that one turns to.
+    pages = {path.stem for path in BOOK.glob("*.md")} - {"404"}
+    assert set(files) == {path.stem for path in STORED} | pages
+    chapters = [name for name in files if re.match(r"\d\d_", name)]
+    assert chapters == sorted(chapters), "in the order of their numbers"
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_stated_times_are_possible(path: Path) -> None:
+    facts = chapter_facts(path)
+    estimate = reading_minutes(nbformat.read(path, as_version=4))
+    assert 0.9 * estimate <= facts.read <= 2.5 * estimate, (
+        f"{facts.read:.0f} min to read, by its length {estimate:.0f}"
+    )
+    assert facts.quick <= facts.run <= 3
+
+
+def test_a_chapter_without_its_time_is_named(tmp_path: Path) -> None:
+    notebook = chapter()
+    path = tmp_path / "01_small.ipynb"
+    write_whole(notebook, path)
+    facts = chapter_facts(path)
+    assert (facts.title, facts.promise) == ("A small chapter", "It shows what every chapter has.")
+    assert (facts.read, facts.run, facts.quick) == (1, 1, pytest.approx(1 / 60))
+    notebook.cells[0].source = notebook.cells[0].source.replace("1 min to read", "a while to read")
+    write_whole(notebook, path)
+    with pytest.raises(ChapterFactsError, match=r"01_small.ipynb: expected its time in the form"):
+        chapter_facts(path)
+
+
+def test_times_are_said_as_readers_say_them() -> None:
+    assert [spoken(value) for value in (0.5, 1, 12, 95)] == ["30 s", "1 min", "12 min", "1 h 35 min"]
+    assert [minutes(text) for text in ("20 s", "2 min")] == [pytest.approx(1 / 3), 2]
+
+
+def test_the_reference_has_every_module_and_public_name() -> None:
+    listed = set(re.findall(r"automodule:: perturb_tutorial\.([\w.]+)", (BOOK / "api.md").read_text("utf-8")))
+    modules = {
+        info.name.removeprefix("perturb_tutorial.")
+        for info in pkgutil.walk_packages(pt.__path__, "perturb_tutorial.")
+    }
+    assert listed <= modules
+    assert modules - listed - INTERNAL == set(), "say in api.md what they do, or that they are internal"
+    for name in pt.__all__:
+        home = getattr(pt, name).__module__.removeprefix("perturb_tutorial.")
+        assert home in listed, f"{name} lives in {home}"
+
+
+@pytest.mark.parametrize("name", pt.__all__)
+def test_a_public_name_has_a_docstring(name: str) -> None:
+    assert (getattr(pt, name).__doc__ or "").strip()
+
+
+def test_slips_page_names_every_slip_of_the_numbers() -> None:
+    text = (BOOK / "slips.md").read_text(encoding="utf-8")
+    noted = [n for n in paper_numbers().values() if "slip" in n.note or "it is an error" in n.note]
+    assert len(noted) >= 4
+    for number in noted:
+        section = number.source.partition(",")[0].replace("§", "§ ")
+        assert section in text
+        assert re.search(rf"\b{re.escape(f'{number.value:g}')}\b", text), number.key
+    for phrase in ("32×32", "figure 7", "[12]", "g_{\\sigma_m = 10}", "unit of σ_m"):
+        assert phrase.lower() in text.lower()
+
+
+def test_terms_and_symbols_are_defined_once() -> None:
+    text = "".join((BOOK / f"{page}.md").read_text(encoding="utf-8") for page in ("glossary", "symbols"))
+    terms = re.findall(r"^(\S[^\n]*)\n  \S", text, re.MULTILINE)
+    assert len(terms) > 50
+    assert len({term.lower() if len(term) > 1 else term for term in terms}) == len(terms)
+
+
+@pytest.fixture(scope="module")
+def book_pages() -> object:
+    pytest.importorskip("sphinx", reason="needs the extra book")
+    sys.path.insert(0, str(BOOK / "_ext"))
+    return importlib.import_module("book_pages")
+
+
+def test_first_use_of_a_term_becomes_a_link(book_pages: object) -> None:
+    from docutils import nodes
+
+    entries = {"mask": "g#mask", "pointing game": "g#pg", "λ₁": "s#l1"}
+    pattern = book_pages.pattern_of({name.lower(): name for name in entries})  # type: ignore[attr-defined]
+    paragraph = nodes.paragraph()
+    paragraph += nodes.Text("Masks, unmasked: in the Pointing game a mask with λ₁.")
+    linked: set[str] = set()
+    words = {name.lower(): name for name in entries}
+    book_pages.replace_words(paragraph[0], pattern, words, entries, linked)  # type: ignore[attr-defined]
+    links = [(node.astext(), node["refuri"]) for node in paragraph.findall(nodes.reference)]
+    assert links == [("Masks", "g#mask"), ("Pointing game", "g#pg"), ("λ₁", "s#l1")]
+    assert paragraph.astext() == "Masks, unmasked: in the Pointing game a mask with λ₁."
+
+
+def test_lesson_plans_add_up() -> None:
+    """The build refuses a plan that does not; this says so without a build."""
+    text = (BOOK / "teachers.md").read_text(encoding="utf-8")
+    plans = re.findall(r"```\{lesson-plan\} (\d+)\n(.*?)```", text, re.DOTALL)
+    assert sorted(int(promised) for promised, _ in plans) == [45, 90, 90]
+    for promised, rows in plans:
+        assert sum(int(row.split("|")[0]) for row in rows.strip().splitlines()) == int(promised)
