@@ -1,27 +1,23 @@
 /** The live page: what the reader does, and what the worker answers. */
 
 import { Client, WorkerError } from "./client.js";
-import { buildSamples, buildSliders, buildTargets, make, spoken } from "./controls.js";
+import { buildSamples, buildSliders, buildTargets, make } from "./controls.js";
 import { maskPicture, npy, save } from "./files.js";
-import { blur } from "./masks.js";
-import { drawPlanes } from "./pictures.js";
 import { NetworkStep } from "./network.js";
-import { Result, ResultView, fillStored } from "./result.js";
+import { PhotographStep } from "./photographs.js";
+import { ResultView } from "./result.js";
 import { learnMask } from "./run.js";
 import { presetOf, presetSettings, readLink, writeLink } from "./settings.js";
 
 /** @typedef {import("./settings.js").Site} Site */
 /** @typedef {import("./settings.js").MaskSettings} MaskSettings */
-/** @typedef {{file: Blob, name: string, sample: string | null, image: Float32Array}} Photograph */
+/** @typedef {import("./photographs.js").Photograph} Photograph */
 
 const BASE = new URL(".", import.meta.url);
 const TOP = 5;
-const LARGE = 20; // megapixels from which reading takes longer than a reader expects
 
 /** @param {string} name @returns {any} */
 const find = (name) => document.getElementById(`live-${name}`);
-/** @param {[number, number]} entry of precomputed.json */
-const toGuess = ([index, score]) => ({ index, score });
 
 export class Page {
   /** @param {Site} site @param {string[]} classes @param {any} precomputed */
@@ -39,7 +35,7 @@ export class Page {
     this.paused = false;
     /** @type {Promise<void> | null} the run at work */
     this.run = null;
-    this.readings = 0;
+    this.photographs = new PhotographStep(this, BASE);
     this.network = new NetworkStep(this);
     this.client.onCrash = () => this.network.offer();
     this.showSettings = buildSliders(find("sliders"), site, (changes) => this.change(changes));
@@ -50,17 +46,18 @@ export class Page {
   }
 
   async start() {
-    buildSamples(find("samples"), this.site, BASE, (name) => this.guard(this.chooseSample(name)));
+    buildSamples(find("samples"), this.site, BASE, (name) => this.guard(this.photographs.chooseSample(name)));
     find("preset").append(
       ...Object.keys(this.site.presets).map((name) => make("option", { value: name }, name)),
       make("option", { value: "", disabled: true, hidden: true }, "own values"),
     );
     this.listen();
+    this.photographs.listen();
     this.showChoice();
     find("needs").hidden = true;
     find("app").hidden = false;
     await this.network.offer();
-    await this.chooseSample(this.choice.sample ?? this.site.samples[0].name);
+    await this.photographs.chooseSample(this.choice.sample ?? this.site.samples[0].name);
   }
 
   listen() {
@@ -77,35 +74,9 @@ export class Page {
     for (const input of document.querySelectorAll("[name=live-game]")) {
       input.addEventListener("change", () => {
         this.change({ game: /** @type {any} */ (input).value });
-        this.showStored();
+        this.photographs.showStored();
       });
     }
-    for (const input of document.querySelectorAll("[name=live-fit]")) {
-      input.addEventListener("change", () => {
-        this.choice.fit = /** @type {any} */ (input).value;
-        const { photograph } = this;
-        if (photograph) {
-          this.guard(this.read(photograph.file, photograph.name, photograph.sample));
-        }
-      });
-    }
-    for (const name of ["file", "camera"]) {
-      find(name).onchange = () => {
-        this.take(find(name).files);
-        find(name).value = ""; // the same file again is a change, too
-      };
-    }
-    window.addEventListener("dragover", (event) => this.dragged(event, true));
-    window.addEventListener("dragleave", (event) => this.dragged(event, false));
-    window.addEventListener("drop", (event) => {
-      this.dragged(event, false);
-      this.take(event.dataTransfer?.files);
-    });
-    window.addEventListener("paste", (event) => {
-      if (event.clipboardData?.files.length) {
-        this.take(event.clipboardData.files);
-      }
-    });
     find("save-png").onclick = async () => {
       const shown = this.view.maskShown();
       if (shown) {
@@ -129,18 +100,13 @@ export class Page {
     });
   }
 
-  /** @param {DragEvent} event @param {boolean} over */
-  dragged(event, over) {
-    event.preventDefault(); // else a file dropped beside the box would replace the page
-    find("photograph").classList.toggle("live-drop", over);
-  }
-
   /** Says a failure instead of leaving it in the console. @param {Promise<any>} work */
   async guard(work) {
     try {
       await work;
     } catch (error) {
       const { message, known } = /** @type {WorkerError} */ (error);
+      this.showChoice(); // a control that asked in vain goes back
       this.warn(
         known
           ? message
@@ -160,95 +126,6 @@ export class Page {
     find("alert").hidden = text === "";
   }
 
-  // 1. The photograph.
-
-  /** @param {FileList | null | undefined} files */
-  take(files) {
-    if (!files || files.length === 0) {
-      this.warn("That was no file. Drop or choose an image: JPEG, PNG, WebP, GIF or BMP.");
-      return;
-    }
-    this.guard(this.read(files[0], files[0].name, null));
-  }
-
-  /** @param {string} name */
-  async chooseSample(name) {
-    const sample = this.site.samples.find((entry) => entry.name === name);
-    const response = sample && (await fetch(new URL(sample.file, BASE)).catch(() => null));
-    if (!response?.ok) {
-      throw new WorkerError(`The sample ${name} could not be fetched. Check the connection.`, true);
-    }
-    await this.read(await response.blob(), spoken(name), name);
-  }
-
-  /**
-   * Reads a photograph beside a run; only one that can be read ends the run and takes its place.
-   * @param {Blob} file
-   * @param {string} name
-   * @param {string | null} sample
-   */
-  async read(file, name, sample) {
-    const reading = ++this.readings;
-    this.warn("");
-    let read;
-    try {
-      read = await this.client.photograph(file, this.choice.fit, ({ width, height }) => {
-        const megapixels = Math.round((width * height) / 1e6);
-        if (megapixels >= LARGE) {
-          this.say(`Reading ${name}: ${megapixels} megapixels take a moment …`);
-        }
-      });
-    } catch (error) {
-      const known = error instanceof WorkerError && error.known;
-      const reason = known ? error.message : `could not be read (${/** @type {Error} */ (error).message})`;
-      this.say(this.run ? "The mask is still being learned." : "");
-      throw new WorkerError(`${name} ${reason}.`, true);
-    }
-    if (reading !== this.readings) {
-      return; // another photograph has been chosen since
-    }
-    const interrupted = await this.endRun();
-    if (this.photograph && file !== this.photograph.file && this.choice.targets !== "top") {
-      this.choice.targets = null; // another photograph, another question
-    }
-    this.photograph = { file, name, sample, image: read.image };
-    this.choice.sample = sample;
-    const size = `${read.width}×${read.height} px`;
-    this.say(`${interrupted ? "The run was ended for the new photograph. " : ""}${name}: ${size}.`);
-    drawPlanes(find("image"), read.image);
-    find("image").setAttribute("aria-label", `The photograph: ${name}`);
-    this.view.show(null);
-    this.top = (this.storedEntry()?.top ?? []).map(toGuess);
-    this.showChoice();
-    this.showStored();
-    if (this.network.loaded) {
-      await this.classify();
-    }
-  }
-
-  /** @returns {any} what was computed before for this photograph as it lies here */
-  storedEntry() {
-    const { photograph, choice } = this;
-    return photograph?.sample && choice.fit === "squash" ? this.precomputed.samples[photograph.sample] : null;
-  }
-
-  /** Shows the stored result of a sample, unless something was learned here. */
-  showStored() {
-    const entry = this.storedEntry();
-    if (!entry || !this.photograph || this.run || (this.view.result && !this.view.result.stored)) {
-      return;
-    }
-    const { settings, frames } = this.precomputed;
-    const game = this.choice.settings.game;
-    const { image } = this.photograph;
-    const { constants } = this.site;
-    const background = blur(image, constants.input_size, settings.blur_sigma, constants.truncate);
-    const result = new Result(image, background, { ...settings, game }, constants, true);
-    fillStored(entry[game], frames, result);
-    this.view.show(result);
-    this.showChoice();
-  }
-
   async classify() {
     const { photograph } = this;
     if (!photograph) {
@@ -260,8 +137,6 @@ export class Page {
       this.showChoice();
     }
   }
-
-  // 3. The question.
 
   /** @param {Partial<MaskSettings>} changes */
   change(changes) {
@@ -358,8 +233,6 @@ export class Page {
       this.say("The link now stands in the address bar.");
     }
   }
-
-  // The run.
 
   pause() {
     this.paused = !this.paused;
