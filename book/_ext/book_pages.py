@@ -3,6 +3,7 @@
 - `{chapter-map}` : every chapter in the order of the table of contents with its promise and its times, which
   it reads from the chapters' own **Time** lines.
 - `{lesson-plan} 45` : rows `minutes | what`; a plan whose minutes do not add up to its title is an error.
+- `{photograph-credits}` : who made the sample photographs, from the package.
 - `{settings-table}` : the settings of a mask, from the package.
 - the first use of each term of glossary and symbols on a page leads to its entry. The chapters themselves stay
   free of roles, which Jupyter would show as they are typed.
@@ -71,6 +72,7 @@ OPAQUE = (
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter-map", ChapterMap)
     app.add_directive("lesson-plan", LessonPlan)
+    app.add_directive("photograph-credits", PhotographCredits)
     app.add_directive("settings-table", SettingsTable)
     app.connect("doctree-resolved", link_terms)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -142,6 +144,18 @@ class LessonPlan(MadeOfMarkdown):
         lines += [f"| {minutes.strip()} | {what.strip()} |" for minutes, what in rows]
         lines.append(f"| **{total}** | **together** |")
         return self.parsed(lines)
+
+
+class PhotographCredits(MadeOfMarkdown):
+    """Each credit once, with the photographs that it is for."""
+
+    def run(self) -> list[nodes.Node]:
+        from perturb_tutorial.datasets.samples import all_samples
+
+        credited: dict[str, list[str]] = {}
+        for name, sample in all_samples().items():
+            credited.setdefault(sample.credit, []).append(name.replace("_", " "))
+        return self.parsed([f"- {', '.join(names)}: {credit}" for credit, names in credited.items()])
 
 
 class SettingsTable(MadeOfMarkdown):

@@ -12,20 +12,24 @@ mends what the theme and its parts get wrong for a site without a content networ
   without it.
 - 404.html finds its style sheets from whatever address the reader mistyped.
 
-Two names for authors: the directive `vendored-licenses` lists the scripts the site serves with their
-licenses, and the role `notebooks` links to an archive of all chapters, which is written when the build ends.
+Three names for authors: the directive `vendored-licenses` lists the scripts the site serves with their
+licenses, and the roles `notebooks` and `student-notebooks` link to archives of all chapters, with and without
+solutions, which are written when the build ends.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import nbformat
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
 from sphinx.application import Sphinx
@@ -33,10 +37,15 @@ from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from chapters import without_solutions
+
 LOGGER = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ARCHIVE = "notebooks.zip"
+STUDENTS_ARCHIVE = "students.zip"
 WIDGET_SCRIPTS: dict[str, dict[str, str]] = {"widgets/require.js": {}, "widgets/embed-amd.js": {}}
 MATHJAX = {
     # Components rather than a combined file: without menu and speech engine they are a fifth smaller.
@@ -62,7 +71,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", trim_page, priority=900)
     app.connect("build-finished", finish)
     app.add_directive("vendored-licenses", VendoredLicenses)
-    app.add_role("notebooks", notebooks_role)
+    app.add_role("notebooks", archive_role(ARCHIVE))
+    app.add_role("student-notebooks", archive_role(STUDENTS_ARCHIVE))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -167,16 +177,23 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     for name in unused:
         (static / name).unlink(missing_ok=True)
     write_archive(Path(app.srcdir), Path(app.outdir) / ARCHIVE)
+    write_archive(Path(app.srcdir), Path(app.outdir) / STUDENTS_ARCHIVE, student_copy)
 
 
-def write_archive(book: Path, target: Path) -> None:
-    """All chapters in one archive, the same bytes for the same chapters."""
+def write_archive(book: Path, target: Path, copy: Callable[[Path], bytes] = Path.read_bytes) -> None:
+    """All chapters in one archive, each as `copy` has it, the same bytes for the same chapters."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for notebook in sorted(book.glob("[0-9][0-9]_*.ipynb")):
-            entry = zipfile.ZipInfo(f"perturb_tutorial_notebooks/{notebook.name}")
+            entry = zipfile.ZipInfo(f"perturb_tutorial_{target.stem}/{notebook.name}")
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, notebook.read_bytes())
+            archive.writestr(entry, copy(notebook))
+
+
+def student_copy(notebook: Path) -> bytes:
+    """The chapter without its solutions, as tools/chapters.py writes it."""
+    content = without_solutions(nbformat.read(notebook, as_version=4))
+    return (nbformat.writes(content).rstrip("\n") + "\n").encode()
 
 
 class VendoredLicenses(SphinxDirective):
@@ -204,14 +221,19 @@ class VendoredLicenses(SphinxDirective):
         return "../" * self.env.docname.count("/")
 
 
-def notebooks_role(
-    name: str,
-    rawtext: str,
-    text: str,
-    lineno: int,
-    inliner: Inliner,
-    options: Any = None,
-    content: Any = None,
-) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-    depth = inliner.document.settings.env.docname.count("/")
-    return [nodes.reference(rawtext, text, refuri="../" * depth + ARCHIVE)], []
+def archive_role(archive: str) -> Callable[..., tuple[list[nodes.Node], list[nodes.system_message]]]:
+    """A role that links its text to an archive at the site's top."""
+
+    def role(
+        name: str,
+        rawtext: str,
+        text: str,
+        lineno: int,
+        inliner: Inliner,
+        options: Any = None,
+        content: Any = None,
+    ) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        depth = inliner.document.settings.env.docname.count("/")
+        return [nodes.reference(rawtext, text, refuri="../" * depth + archive)], []
+
+    return role

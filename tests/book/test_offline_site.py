@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 import yaml
+from chapter_form import chapter
+from notebook_form import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,11 +90,24 @@ def test_a_changed_theme_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_archive_is_stable_and_complete(tmp_path: Path) -> None:
     for name in ("02_b.ipynb", "01_a.ipynb", "draft.ipynb"):
         (tmp_path / name).write_text(name, encoding="utf-8")
-    first, second = tmp_path / "1.zip", tmp_path / "2.zip"
+    first, second = tmp_path / "1" / "notebooks.zip", tmp_path / "2" / "notebooks.zip"
+    for archive in (first, second):
+        archive.parent.mkdir()
     offline_site.write_archive(tmp_path, first)
     (tmp_path / "01_a.ipynb").touch()
     offline_site.write_archive(tmp_path, second)
+    with zipfile.ZipFile(first) as one, zipfile.ZipFile(second) as two:
+        assert one.namelist() == [
+            "perturb_tutorial_notebooks/01_a.ipynb",
+            "perturb_tutorial_notebooks/02_b.ipynb",
+        ]
+        assert [one.read(name) for name in one.namelist()] == [two.read(name) for name in two.namelist()]
     assert first.read_bytes() == second.read_bytes()
-    with zipfile.ZipFile(first) as archive:
-        names = archive.namelist()
-    assert names == ["perturb_tutorial_notebooks/01_a.ipynb", "perturb_tutorial_notebooks/02_b.ipynb"]
+
+
+def test_the_students_copy_has_no_solution(tmp_path: Path) -> None:
+    small = tmp_path / "01_small.ipynb"
+    write_whole(chapter(), small)
+    copy = offline_site.student_copy(small).decode()
+    assert "{exercise-start}" in copy
+    assert "{solution-start}" not in copy
