@@ -1,13 +1,14 @@
-"""Masks of the sample photographs that take too long for a chapter: made once, committed as what was optimized.
+"""What takes too long for a chapter: masks and maps of the sample photographs, made once and committed.
 
     python tools/sweeps.py --list          each sweep, its photographs and settings, and whether it is there
     python tools/sweeps.py [NAME…]         make those that are missing; without a name all of them
     python tools/sweeps.py --again NAME…   make them anew
 
 NAME may end in ``*`` (quoted: the shell has stars of its own). A sweep is ``data/sweeps/NAME.pt``, written by
-``Masks.save``: grids, scores and history, one row a photograph in the order of :attr:`Sweep.photographs`, by
-EfficientNet-Lite0 with seed 0. A chapter loads it, learns one row again, asserts that the two agree, and draws
-the rest. Some 15 minutes of one core make all of them.
+``Masks.save``: grids, scores and history, one row a photograph in the order of :attr:`Sweep.photographs`, with
+seed 0 and by EfficientNet-Lite0 where the sweep names no other. The maps of a method without a mask are
+``data/sweeps/NAME.npy``. A chapter loads the file, makes one row again, asserts that the two agree, and draws the
+rest. Some 45 minutes of one core make all of them.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 import perturb_tutorial as pt
+from perturb_tutorial.benchmarks.data import read_samples
 from perturb_tutorial.datasets.samples import all_samples
+from perturb_tutorial.files import whole_file
 from perturb_tutorial.layers import PAPER_LAYERS
 from perturb_tutorial.settings import PRESETS
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "sweeps"
-NETWORK = "efficientnet_lite0"
 SEED = 0
 
 PHOTOGRAPHS = tuple(name for name, sample in all_samples().items() if sample.class_index is not None)
-LOCALIZATION_PHOTOGRAPHS = tuple(
+DRAWN_PHOTOGRAPHS = tuple(
     PHOTOGRAPHS[index]
     for index in sorted(np.random.default_rng(SEED).choice(len(PHOTOGRAPHS), 8, replace=False))
 )
@@ -57,30 +61,94 @@ class Sweep:
     settings: pt.MaskSettings
     layer: str | None = None
     target_count: int = 1
+    network: str = "efficientnet_lite0"
+    seed: int = SEED
+
+    suffix = ".pt"
+
+    @property
+    def place(self) -> str:
+        """What the masks lie on."""
+        return self.layer or "image"
+
+    def make(self, network: pt.Network, file: Path) -> None:
+        """Learns the masks and writes them to ``file``."""
+        self.learn(network).save(file)
 
     def learn(self, network: pt.Network) -> pt.Masks:
         """The masks, one row a photograph."""
-        samples = pt.load_samples(network.input_size, names=self.photographs)
-        targets = (
-            samples.targets
-            if self.target_count == 1
-            else pt.top_classes(network, samples.images, self.target_count)
-        )
+        images, targets = self.asked(network)
         if self.layer is None:
-            return pt.learn_masks(network, samples.images, targets, self.settings, seed=SEED)
-        return pt.learn_activation_masks(
-            network, samples.images, targets, self.layer, self.settings, seed=SEED
-        )
+            return pt.learn_masks(network, images, targets, self.settings, seed=self.seed)
+        return pt.learn_activation_masks(network, images, targets, self.layer, self.settings, seed=self.seed)
+
+    def asked(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
+        """The photographs N×3×S×S and their targets."""
+        samples = pt.load_samples(network.input_size, names=self.photographs)
+        if self.target_count == 1:
+            return samples.images, samples.targets
+        return samples.images, pt.top_classes(network, samples.images, self.target_count)
 
 
-def all_sweeps() -> dict[str, Sweep]:
+@dataclass(frozen=True)
+class ObjectSweep(Sweep):
+    """A row for each category in each photograph that has classes of the network, in the order of
+    ``read_samples().questions()``: several categories of one photograph are several rows.
+    """
+
+    def asked(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
+        """The photographs, repeated, and the classes of each row's category."""
+        questions = read_samples().questions()
+        images = pt.load_images([question.image.path for question in questions], network.input_size)
+        return images, [list(question.targets) for question in questions]
+
+
+@dataclass(frozen=True)
+class MapSweep:
+    """What a method without a mask says of which photographs: its maps, each cell of the masks' grid a mean over
+    its pixels, float32 of N×1×28×28 and of raw scale, for the photographs' own classes.
+    """
+
+    photographs: tuple[str, ...]
+    method: str
+    network: str = "efficientnet_lite0"
+
+    suffix = ".npy"
+    place = "image"
+
+    def make(self, network: pt.Network, file: Path) -> None:
+        """Computes the maps and writes them to ``file``."""
+        samples = pt.load_samples(network.input_size, names=self.photographs)
+        maps = on_grid(pt.saliency(network, samples.images, samples.targets, self.method))
+        with whole_file(file) as opened:
+            np.save(opened, maps.cpu().numpy())
+
+
+def on_grid(maps: torch.Tensor) -> torch.Tensor:
+    """Maps N×1×H×W as means over the cells of the masks' grid, N×1×28×28."""
+    return torch.nn.functional.adaptive_avg_pool2d(maps, pt.MaskSettings().grid_size)
+
+
+def object_photographs() -> tuple[str, ...]:
+    """The photograph of each row of an :class:`ObjectSweep`."""
+    names = {Path(sample.package_path).name: name for name, sample in all_samples().items()}
+    return tuple(names[question.image.path.name] for question in read_samples().questions())
+
+
+def all_sweeps() -> dict[str, Sweep | MapSweep]:
     """Every sweep by its name."""
     localization = PRESETS["localization"]
-    sweeps = {
+    sweeps: dict[str, Sweep | MapSweep] = {
         "deletion": Sweep(PHOTOGRAPHS, pt.MaskSettings()),
-        "localization": Sweep(
-            LOCALIZATION_PHOTOGRAPHS, localization.settings, target_count=localization.target_count
-        ),
+        "preservation": Sweep(PHOTOGRAPHS, pt.MaskSettings(game="preservation")),
+        "localization": Sweep(PHOTOGRAPHS, localization.settings, target_count=localization.target_count),
+        **{
+            f"deletion_{name}": Sweep(DRAWN_PHOTOGRAPHS, pt.MaskSettings(), network=f"efficientnet_{name}")
+            for name in ("lite1", "lite2")
+        },
+        "deletion_seed1": Sweep(DRAWN_PHOTOGRAPHS, pt.MaskSettings(), seed=1),
+        "objects": ObjectSweep(object_photographs(), pt.MaskSettings()),
+        "occlusion": MapSweep(DRAWN_PHOTOGRAPHS, "occlusion"),
     }
     for row in PAPER_LAYERS["vgg16"]:
         layer = STAGES[row.side]
@@ -96,7 +164,7 @@ def all_sweeps() -> dict[str, Sweep]:
     return sweeps
 
 
-def chosen(names: list[str], sweeps: dict[str, Sweep]) -> list[str]:
+def chosen(names: list[str], sweeps: dict[str, Sweep | MapSweep]) -> list[str]:
     """The sweeps that ``names`` mean, in their own order; ``ValueError`` for a name that means none."""
     for name in names:
         if not fnmatch.filter(sweeps, name):
@@ -117,22 +185,23 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"sweeps: {error}", file=sys.stderr)
         return 2
-    files = {name: options.folder / f"{name}.pt" for name in names}
+    files = {name: options.folder / f"{name}{sweeps[name].suffix}" for name in names}
     if options.list:
         for name, file in files.items():
             sweep, there = sweeps[name], "there" if file.is_file() else "missing"
-            place = sweep.layer or "image"
-            print(f"{name:28} {len(sweep.photographs):2} photographs, {place:10} {there}")
+            print(f"{name:28} {len(sweep.photographs):2} photographs, {sweep.place:10} {there}")
         return 0
     missing = {name: file for name, file in files.items() if options.again or not file.is_file()}
     if not missing:
         print("sweeps: nothing to do")
         return 0
     options.folder.mkdir(parents=True, exist_ok=True)
-    network = pt.load_network(NETWORK, device="cpu")
+    networks: dict[str, pt.Network] = {}
     for name, file in missing.items():
-        start = time.perf_counter()
-        sweeps[name].learn(network).save(file)
+        start, needed = time.perf_counter(), sweeps[name].network
+        if needed not in networks:
+            networks[needed] = pt.load_network(needed, device="cpu")
+        sweeps[name].make(networks[needed], file)
         print(
             f"{name}: {file.stat().st_size / 1000:.0f} kB in {time.perf_counter() - start:.0f} s", flush=True
         )
