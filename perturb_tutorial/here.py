@@ -15,6 +15,7 @@ A row's label is one of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -61,6 +62,8 @@ class _Figure(NamedTuple):
     scale: float = 1.0
     label: str = "scaled down"
     note: str = ""
+    minus: str = ""
+    """Another method: the figure is the paired difference to it."""
 
 
 class _Missing(NamedTuple):
@@ -109,18 +112,26 @@ def _resolved(key: str, row: _Row) -> HereNumber:
         on = _on(run)
         if callable(row.figure):
             return HereNumber(key, row.figure(run), None, None, on, row.label, run.command, row.note)
-        found = run.figure(row.figure, row.method, **row.labels)
+        if row.minus:
+            found = run.difference(row.figure, row.method, row.minus, **row.labels)
+        else:
+            found = run.figure(row.figure, row.method, **row.labels)
+        if math.isnan(found.estimate):
+            return _missing(key, "the stored run has no such pair yet")
         numbers = (row.scale * value for value in (found.estimate, found.low, found.high))
         value, low, high = numbers
         counted = f"{on}, {found.images} images" if found.images else on
         return HereNumber(key, value, low, high, counted, row.label, run.command, row.note)
-    note = row.note if isinstance(row, _Missing) else f"no run {row.run} is stored"
-    return HereNumber(key, None, None, None, "", "not measured", "", note)
+    return _missing(key, row.note if isinstance(row, _Missing) else f"no run {row.run} is stored")
+
+
+def _missing(key: str, why: str) -> HereNumber:
+    return HereNumber(key, None, None, None, "", "not measured", "", why)
 
 
 def _on(run: Measured) -> str:
     data = run.summary.get("data", {})
-    return str(data.get("name", run.name)).replace("_", " ")
+    return str(data.get("name", run.name)).replace("instances_", "COCO ").replace("_", " ")
 
 
 def _count(*path: str) -> Callable[[Measured], float]:
@@ -226,8 +237,14 @@ def _pointing() -> dict[str, _Row]:
         "pointing.default.difficult": difficult,
         "pointing.default.below_top5.all": _Missing("no run of the top-5 setting is stored"),
         "pointing.default.below_top5.difficult": _Missing("no run of the top-5 setting is stored"),
-        "pointing.size_effect": _Missing(
-            "all photographs are squashed to the network's input, as in the paper"
+        "pointing.size_effect": _Figure(
+            "size_question",
+            "precision",
+            "gradient, squashed",
+            {"maximum": "mean"},
+            100,
+            note="the gradient: squashed minus scaled to its shorter side",
+            minus="gradient, shorter side",
         ),
     }
 
