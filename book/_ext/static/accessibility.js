@@ -62,18 +62,26 @@
   });
 })();
 
-// A formula or table that is wider than the screen scrolls in its own box; the keyboard must be able to reach that box.
+// A formula, table or line of code that is wider than the screen scrolls in its own box; the keyboard must be able to
+// reach that box. Boxes change their width: a solution unfolds, a font arrives, the window is turned.
 (function () {
+  var BOXES = ".bd-article mjx-container, .bd-article div.math, .bd-article pre, .cell_output .output";
+  function mark(box) {
+    var style = getComputedStyle(box);
+    var scrolls = /auto|scroll/.test(style.overflowX) && box.scrollWidth > box.clientWidth;
+    if (scrolls) { box.tabIndex = 0; } else if (box.tabIndex === 0) { box.removeAttribute("tabindex"); }
+  }
   function reach() {
-    document.querySelectorAll(".bd-article mjx-container, .bd-article div.math, .bd-article pre, .cell_output .output").forEach(function (box) {
-      var style = getComputedStyle(box);
-      var scrolls = /auto|scroll/.test(style.overflowX) && box.scrollWidth > box.clientWidth;
-      if (scrolls) { box.tabIndex = 0; } else if (box.tabIndex === 0) { box.removeAttribute("tabindex"); }
+    var observer = window.ResizeObserver && new ResizeObserver(function (entries) {
+      entries.forEach(function (entry) { mark(entry.target); });
+    });
+    document.querySelectorAll(BOXES).forEach(function (box) {
+      mark(box);
+      if (observer) { observer.observe(box); }
     });
   }
   window.addEventListener("load", function () {
     var ready = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
     if (ready) { ready.then(reach); } else { reach(); }
   });
-  window.addEventListener("resize", reach);
 })();
