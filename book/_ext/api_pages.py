@@ -8,7 +8,9 @@ packages have none on this site. An unknown name in a docstring's own role is an
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
 from typing import Any
 
 from docutils import nodes
@@ -24,6 +26,7 @@ LONE_STAR = re.compile(r"(?<![*\w`])\*(?=[,)])")
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", to_docutils)
+    app.connect("autodoc-process-signature", with_readable_defaults)
     app.connect("missing-reference", own_type_or_none)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -37,10 +40,31 @@ def to_docutils(app: Sphinx, what: str, name: str, obj: object, options: Any, li
         if line.strip():
             starts = indented and not inside and (number == 0 or not lines[number - 1].strip())
             if starts and not announced(result):
-                result += ["::", ""]
+                result += [f".. code-block:: {language(lines[number:])}", ""]
             inside = indented and (inside or starts)
         result.append(line if inside else escaped(line))
     lines[:] = result
+
+
+def with_readable_defaults(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """A dataclass's <factory> is no Python: Sphinx would give up on the whole signature."""
+    return None if signature is None else (signature.replace("<factory>", "..."), returns)
+
+
+def language(lines: list[str]) -> str:
+    """Of an indented block: what is not Python is a formula."""
+    block: list[str] = []
+    for line in lines:
+        if line.strip() and not line.startswith("    "):
+            break
+        block.append(line)
+    try:
+        ast.parse(textwrap.dedent("\n".join(block)))
+    except SyntaxError:
+        return "text"
+    return "python"
 
 
 def announced(before: list[str]) -> bool:
