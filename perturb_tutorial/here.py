@@ -78,7 +78,8 @@ _FINE_TUNED = (
     "the paper's GoogLeNet was fine-tuned on COCO's 80 labels; ours knows ImageNet's classes, and a category is "
     "the set of its classes"
 )
-_FEW = "few images: see the interval"
+_FEW = "so few images say little; the interval says how little"
+_BOXES = "localization_imagenet"
 _NO_IMAGENET = (
     "needs ImageNet's 50,000 validation images: perturb-tutorial benchmark localization --data IMAGENET"
 )
@@ -252,14 +253,16 @@ def _pointing() -> dict[str, _Row]:
 def _localization() -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     for threshold in ("value", "energy", "mean"):
-        error = _Figure("localization", "error", labels={"threshold": threshold}, scale=100, note=_FEW)
+        error = _Figure(_BOXES, "error", labels={"threshold": threshold}, scale=100, note=_FEW)
         rows[f"localization.{threshold}.alpha"] = error._replace(figure=_alpha(threshold))
         rows[f"localization.{threshold}.error"] = error
     return rows | {
-        "localization.images": _Figure("localization", _count("data", "images")),
-        "localization.heldout.images": _Figure("localization", _held_out),
-        "localization.heldout.default.error": _Missing(_NO_IMAGENET),
-        "localization.heldout.default.alpha": _Missing(_NO_IMAGENET),
+        "localization.images": _Figure(_BOXES, _count("data", "images")),
+        "localization.heldout.images": _Figure(_BOXES, _held_out),
+        "localization.heldout.default.error": _Figure(
+            _BOXES, lambda run: 100 * float(_error_row(run, "mean")["held_out_error"]), note=_FEW
+        ),
+        "localization.heldout.default.alpha": _Figure(_BOXES, _alpha("mean"), note=_FEW),
         "localization.heldout.top5.error": _Missing(_NO_IMAGENET),
         "localization.heldout.top5.alpha": _Missing(_NO_IMAGENET),
         "localization.default_above_top5.low": _Missing(_NO_IMAGENET),
