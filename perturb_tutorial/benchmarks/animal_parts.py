@@ -102,8 +102,8 @@ class AnimalParts(Benchmark):
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
         """The mean feet:eyes ratio over classes, of all and of each group, and each class's statistics (fig. 11).
 
-        Beside it, what one class cannot tilt: the ratio of the means over all key points, and the share of images
-        whose eyes have a lower mean than their feet.
+        Beside it, what a small denominator cannot tilt: the ratio of the means over all key points, the share of images
+        whose eyes have a lower mean than their feet (equal ones count half), and the mean over images of feet − eyes.
         """
         images, classes = keys(records)
         parts = {str(m): p.sort_values(["image_id", "category_id"]) for m, p in records.groupby("method")}
@@ -125,8 +125,10 @@ class AnimalParts(Benchmark):
             labels = {"group": group}
             result.add("feet_to_eyes", chosen, images, make, labels=labels)
             result.add("feet_to_eyes_pooled", chosen, images, make_pooled, labels=labels)
-            lower = {method: _eyes_lower(part) for method, part in parts.items()}
+            gaps = {method: _gaps(part) for method, part in parts.items()}
+            lower = {method: (1 + np.sign(gap)) / 2 for method, gap in gaps.items()}
             result.add_means("eyes_lower", lower, images, rows=inside, labels=labels)
+            result.add_means("feet_minus_eyes", gaps, images, rows=inside, labels=labels)
         tables = [_tables(method, part, groups) for method, part in parts.items()]
         return {
             **result.to_dict(),
@@ -185,12 +187,11 @@ def _sums(part: pd.DataFrame, column: str) -> tuple[Float, Float]:
     return np.array([v.sum() for v in values]), np.array([v.size for v in values], dtype=np.float64)
 
 
-def _eyes_lower(part: pd.DataFrame) -> Float:
-    """Of each row 1 or 0: the mean at its eyes is lower than at its feet; NaN without one of them."""
+def _gaps(part: pd.DataFrame) -> Float:
+    """Of each row the mean at its feet − the mean at its eyes; NaN without one of them."""
     (eye_sums, eye_counts), (foot_sums, foot_counts) = _sums(part, "eyes"), _sums(part, "feet")
     with np.errstate(divide="ignore", invalid="ignore"):
-        eyes, feet = eye_sums / eye_counts, foot_sums / foot_counts
-    return np.where(np.isfinite(eyes) & np.isfinite(feet), eyes < feet, np.nan)
+        return np.asarray(foot_sums / foot_counts - eye_sums / eye_counts)
 
 
 def mean_ratio(eyes: tuple[Float, Float], feet: tuple[Float, Float], classes: Any) -> Statistic:

@@ -327,6 +327,8 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert found["estimate"] == pytest.approx(3)
     # Eyes have 0.25 or 0.5, feet 1: lower in every image.
     assert figure(summary, name="eyes_lower", group="all")["estimate"] == 1
+    # 1 − 0.25 in two images, 1 − 0.5 in two.
+    assert figure(summary, name="feet_minus_eyes", group="all")["estimate"] == pytest.approx(0.625)
     # One class only: pooled is the same.
     assert figure(summary, name="feet_to_eyes_pooled", group="all")["estimate"] == pytest.approx(3)
     # Images of eyes 0, ½ only would give 4, of ½ only 2.
