@@ -30,6 +30,7 @@ def records(count: int = 60, seed: int = 0) -> pd.DataFrame:
         about = {
             "image_id": pair // 2,
             "category_id": pair % 2,
+            "category": ("traffic light", "dog")[pair % 2],
             "share": float(4 ** rng.uniform(-5, 0)),
             "crowding": float(rng.uniform(0, 0.6)),
             "neighbors": int(rng.integers(0, 6)),
@@ -51,7 +52,10 @@ def test_each_bin_has_the_pairs_that_are_in_it() -> None:
         if row["name"] == "slope" or row["method"] != "mask":
             continue
         mine = frame[frame["method"] == "mask"]
-        if row["by"] != "all":
+        if row["by"] == "category":
+            mine = mine[mine["category"] == row["bin"]]
+            assert len(mine) == 30
+        elif row["by"] != "all":
             edges = [*tool.BINS[row["by"]]]
             high = edges[edges.index(row["bin"]) + 1]
             mine = mine[(mine[row["by"]] >= row["bin"]) & (mine[row["by"]] < high)]
@@ -60,7 +64,7 @@ def test_each_bin_has_the_pairs_that_are_in_it() -> None:
         assert row["estimate"] == pytest.approx(measure.mean())
         assert row["low"] <= row["estimate"] <= row["high"]
         seen += 1
-    assert seen == 2 * (1 + sum(len(edges) - 1 for edges in tool.BINS.values()))
+    assert seen == 1 + 2 * (1 + sum(len(edges) - 1 for edges in tool.BINS.values()))
     for name in tool.BINS:
         mask = [r for r in summary["figures"] if (r["name"], r["method"]) == ("hit_rate", "mask")]
         assert sum(r["rows"] for r in mask if r["by"] == name) == 60  # every pair is in one bin
