@@ -220,7 +220,8 @@ def link_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for name, title in app.env.titles.items():
         if match := SECTION_TITLE.match(title.astext()):
             chapters[match.group(1)] = app.builder.get_relative_uri(docname, name)
-    for node in list(candidates(doctree)):
+    in_tables_too = tuple(kind for kind in OPAQUE if kind is not nodes.table)
+    for node in list(candidates(doctree, in_tables_too)):
         if not isinstance(node, nodes.Text):
             continue
         text, at = node.astext(), 0
@@ -242,13 +243,15 @@ def pattern_of(words: dict[str, str]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])({alternatives})(e?s)?(?![\w-])", re.IGNORECASE)
 
 
-def candidates(doctree: nodes.document) -> Iterator[nodes.Node]:
-    """Texts and inline formulas of running prose, in the page's order."""
+def candidates(
+    doctree: nodes.document, opaque: tuple[type[nodes.Node], ...] = OPAQUE
+) -> Iterator[nodes.Node]:
+    """Texts and inline formulas of running prose, in the page's order, outside of ``opaque`` nodes."""
     for node in doctree.findall(lambda n: isinstance(n, nodes.Text | nodes.math)):
         parents = list(ancestors(node))
         inside_prose = any(isinstance(parent, nodes.paragraph) for parent in parents)
         # The glance at a chapter's head is a list of promises; what it names is explained below it.
-        if inside_prose and not any(isinstance(parent, OPAQUE) for parent in parents):
+        if inside_prose and not any(isinstance(parent, opaque) for parent in parents):
             yield node
 
 

@@ -28,6 +28,11 @@ chapters:
   - file: credits
   - file: references
 """
+DEMO_WELCOME = """\
+# A demo
+
+A page of prose: no formula, no control. Then {doc}`01_demo`.
+"""
 ADDRESS = "https://github.com/someone/some-book"
 DEMO_PROJECT = f'[project]\nname = "demo"\n[project.urls]\nRepository = "{ADDRESS}"\n'
 
@@ -99,11 +104,13 @@ def write_demo_book(folder: Path) -> None:
         folder / "book",
         ignore=shutil.ignore_patterns("_build", "live", "[0-9][0-9]_*", "404.md"),
     )
-    for name in ("00_welcome.md", "404.md"):
-        shutil.copy(ROOT / "book" / name, folder / "book" / name)
     for stray in (folder / "book").glob("*.md"):
-        if stray.name not in ("00_welcome.md", "404.md", "credits.md", "references.md"):
+        if stray.name not in ("credits.md", "references.md"):
             stray.unlink()
+    # The book's own first page leads to chapters that the demo lacks.
+    (folder / "book" / "00_welcome.md").write_text(DEMO_WELCOME, encoding="utf-8")
+    shutil.copy(ROOT / "book" / "404.md", folder / "book")
+    shutil.copy(ROOT / "CITATION.cff", folder)
     shutil.copy(ROOT / "_config.yml", folder)
     (folder / "_toc.yml").write_text(DEMO_TOC, encoding="utf-8")
     (folder / "pyproject.toml").write_text(DEMO_PROJECT, encoding="utf-8")

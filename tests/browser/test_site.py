@@ -213,5 +213,6 @@ def test_buttons_follow_the_projects_address(sites: list[Site]) -> None:
 
 def test_archive_holds_every_chapter(sites: list[Site]) -> None:
     demo = next(site for site in sites if site.name == "demo")
-    with zipfile.ZipFile(demo.folder / "notebooks.zip") as archive:
-        assert archive.namelist() == ["perturb_tutorial_notebooks/01_demo.ipynb"]
+    for kind in ("notebooks", "students"):
+        with zipfile.ZipFile(demo.folder / f"{kind}.zip") as archive:
+            assert archive.namelist() == [f"perturb_tutorial_{kind}/01_demo.ipynb"]
