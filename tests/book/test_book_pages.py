@@ -138,3 +138,15 @@ def test_lesson_plans_add_up() -> None:
     assert sorted(int(promised) for promised, _ in plans) == [45, 90, 90]
     for promised, rows in plans:
         assert sum(int(row.split("|")[0]) for row in rows.strip().splitlines()) == int(promised)
+
+
+def test_labels_are_used_once_in_the_whole_book() -> None:
+    """Exercises and figures are numbered and referred to across chapters."""
+    seen: dict[str, str] = {}
+    for path in STORED:
+        cells = nbformat.read(path, as_version=4).cells
+        labels = [label for cell in cells for label in re.findall(r"^:label:[ \t]*(\S+)", cell.source, re.M)]
+        labels += [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+        for label in filter(None, labels):
+            assert label not in seen, f"{path.stem} and {seen[label]} both have {label}"
+            seen[label] = path.stem
