@@ -1,6 +1,9 @@
 # Every target sets up what it needs in .venv. README.md has the same commands for machines without make.
 PYTHON ?= python3
 RUN := .venv/bin/python
+# A worker for each core, with one thread; a file's or a chapter's tests stay together (tests/conftest.py).
+PYTEST := $(RUN) -m pytest -n logical --dist loadgroup --nbval --nbval-current-env -p no:cacheprovider
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: help setup test test-variants lint book kit chapters reproduce clean
 
@@ -11,14 +14,11 @@ setup:  ## install the package and everything that tests and book need into .ven
 	@$(PYTHON) tools/environment.py
 
 test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
-	$(RUN) -m pytest
-	$(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
+	$(ONE_THREAD) $(PYTEST) book/*.ipynb tests
 
-test-variants: setup  ## the tests and the chapters with one thread, and without AVX-512
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --ignore tests/browser --ignore tests/live
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
-	ATEN_CPU_CAPABILITY=avx2 $(RUN) -m pytest --ignore tests/browser --ignore tests/live
-	ATEN_CPU_CAPABILITY=avx2 $(RUN) -m pytest --nbval --nbval-current-env -p no:cacheprovider book/*.ipynb
+test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
+	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/browser --ignore tests/live
+	$(ONE_THREAD) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) book/*.ipynb tests --ignore tests/browser --ignore tests/live
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .
