@@ -14,6 +14,8 @@ from perturb_tutorial.datasets.samples import all_samples
 BROWSER = Path(__file__).parent / "browser"
 
 
+# Before xdist's own, which reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file stay on one worker, for they share what they make; all of the browser, too: they share a site."""
     for item in items:
