@@ -1,8 +1,8 @@
 # Every target sets up what it needs in .venv. README.md has the same commands for machines without make.
 PYTHON ?= python3
 RUN := .venv/bin/python
-# A worker for each core, with one thread; a file's or a chapter's tests stay together (tests/conftest.py).
-PYTEST := $(RUN) -m pytest -n logical --dist loadgroup --nbval --nbval-current-env -p no:cacheprovider
+# A worker for each core, with one thread; the tests of a file or a chapter stay together.
+PYTEST := $(RUN) -m pytest -n logical --dist loadscope --nbval --nbval-current-env -p no:cacheprovider --ignore tests/browser
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: help setup test test-variants lint book kit chapters reproduce clean
@@ -15,10 +15,11 @@ setup:  ## install the package and everything that tests and book need into .ven
 
 test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
 	$(ONE_THREAD) $(PYTEST) book/*.ipynb tests
+	$(ONE_THREAD) $(RUN) -m pytest tests/browser
 
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
-	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/browser --ignore tests/live
-	$(ONE_THREAD) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) book/*.ipynb tests --ignore tests/browser --ignore tests/live
+	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/live
+	$(ONE_THREAD) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) book/*.ipynb tests --ignore tests/live
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .
