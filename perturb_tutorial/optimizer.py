@@ -17,7 +17,7 @@ neighbors in the batch do not notice. ``converged`` is: all scores finite and sc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,11 @@ from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.results import History, Masks
 from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
 
-ENGINES = ("torch",)
+if TYPE_CHECKING:
+    from perturb_tutorial.onnx_engine import JointRuntime
+
+ENGINES = ("torch", "onnx")
+"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster (``onnx_engine``)."""
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
 """Images at once to begin with; halved when the device runs out of memory."""
 
@@ -58,9 +62,12 @@ def learn_masks(
     ``images``: N×3×S×S in [0, 1], S = ``network.input_size``. ``targets``: a class index, N indices, or N
     sets of indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same
     seed gives the same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
+    ``engine``: one of ``ENGINES``; "onnx" needs ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU
+    and gives the same masks within rounding.
     ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when
     the device runs out of memory. ``progress``: called with (done, total) image-iterations. Returns
-    :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form.
+    :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form, or a network
+    that the engine cannot run; ``ImportError`` for an engine whose packages are not installed.
     """
     settings = settings or MaskSettings()
     if engine not in ENGINES:
@@ -75,7 +82,7 @@ def learn_masks(
 
     def learn(start: int, stop: int, report: Report) -> Masks:
         weights = class_weights(sets[start:stop], network.class_count)
-        part = _learn_batch(network, images[start:stop], weights, settings, seed, report)
+        part = _learn_batch(network, images[start:stop], weights, settings, seed, report, engine)
         return part.to(images.device)
 
     return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
@@ -196,11 +203,14 @@ class _ImageCanvas:
             images
         )
         # Normalization is affine and M + (1 − M) = 1: it commutes with Φ, so it is done once.
-        reach = jitter_reach(settings, size)
-        pad = torch.nn.ReplicationPad2d((reach - 1, 0, reach - 1, 0))
-        self.padded_background = network.normalize(pad(self.background))
-        self.padded_evidence = network.normalize(pad(images)) - self.padded_background
+        self.padded_background = network.normalize(self.padded(self.background))
+        self.padded_evidence = network.normalize(self.padded(images)) - self.padded_background
         self.shifts = jitter_shifts(settings, size, seed)
+
+    def padded(self, images: Tensor) -> Tensor:
+        """``images`` with their left and upper edges replicated as far as the jitter reaches."""
+        reach = jitter_reach(self.settings, self.size[0])
+        return torch.nn.functional.pad(images, (reach - 1, 0, reach - 1, 0), mode="replicate")
 
     def _upsampled(self, grid: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
@@ -237,21 +247,93 @@ class _ImageCanvas:
 
 
 def _learn_batch(
-    network: Network, images: Tensor, weights: Tensor, settings: MaskSettings, seed: int, report: Report
+    network: Network,
+    images: Tensor,
+    weights: Tensor,
+    settings: MaskSettings,
+    seed: int,
+    report: Report,
+    engine: str = "torch",
 ) -> Masks:
     images, weights = images.to(network.device, torch.float32), weights.to(network.device)
+    runtime = _onnx_runtime(network, settings, len(images)) if engine == "onnx" else None
     with steady_rows(network.folded):
-        return learn_on(_ImageCanvas(network, images, weights, settings, seed), weights, settings, report)
+        canvas = _ImageCanvas(network, images, weights, settings, seed)
+        step = None if runtime is None else _onnx_step(runtime, canvas)
+        return learn_on(canvas, weights, settings, report, step)
 
 
-def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Report) -> Masks:
-    """The loop of the module's docstring on any canvas; ``weights``: N×K, 1 for each target class."""
+class Step(NamedTuple):
+    """What one iteration sees of N masks, N values each and the gradient of the loss, N×1×h×w.
+
+    ``kept``: the mean of the mask as it lies.
+    """
+
+    score: Tensor
+    kept: Tensor
+    tv: Tensor
+    gradient: Tensor
+
+
+def _torch_step(canvas: Canvas, weights: Tensor, settings: MaskSettings) -> Callable[[Tensor, int], Step]:
+    """Score, regularizers and gradient in one backward pass."""
+
+    def step(grid: Tensor, iteration: int) -> Step:
+        with torch.enable_grad():  # whatever the caller has switched off
+            logits, mask = canvas.jittered(grid, iteration)
+            score = target_score(logits, weights)
+            penalty, tv = regularizer(grid, settings)
+            loss = penalty + score if settings.game == "deletion" else penalty - score
+            (gradient,) = torch.autograd.grad(loss.sum(), grid)
+        return Step(score.detach(), mask.detach().mean((1, 2, 3)), tv.detach(), gradient)
+
+    return step
+
+
+def _onnx_runtime(network: Network, settings: MaskSettings, count: int) -> JointRuntime:
+    from perturb_tutorial.onnx_engine import JointRuntime
+
+    return JointRuntime(network, settings, count)
+
+
+def _onnx_step(runtime: JointRuntime, canvas: _ImageCanvas) -> Callable[[Tensor, int], Step]:
+    """The score's gradient by the exported graph, that of the regularizers by PyTorch."""
+    settings, size = canvas.settings, canvas.size[0]
+    images, backgrounds = canvas.padded(canvas.images), canvas.padded(canvas.background)
+    columns = canvas.up.sum(0) / size  # the mean of U m Uᵀ is this vector's product with m from both sides
+
+    def step(grid: Tensor, iteration: int) -> Step:
+        image, background = (
+            shift(pictures, *canvas.shifts[iteration], size) for pictures in (images, backgrounds)
+        )
+        score, slope = runtime(grid.detach(), image, background, canvas.weights)
+        with torch.enable_grad():
+            penalty, tv = regularizer(grid, settings)
+            (gradient,) = torch.autograd.grad(penalty.sum(), grid)
+        gradient = gradient + slope if settings.game == "deletion" else gradient - slope
+        return Step(score, columns @ grid.detach()[:, 0] @ columns, tv.detach(), gradient)
+
+    return step
+
+
+def learn_on(
+    canvas: Canvas,
+    weights: Tensor,
+    settings: MaskSettings,
+    report: Report,
+    step: Callable[[Tensor, int], Step] | None = None,
+) -> Masks:
+    """The loop of the module's docstring on any canvas; ``weights``: N×K, 1 for each target class.
+
+    ``step`` takes a grid that asks for gradients and an iteration; None is PyTorch's on the canvas.
+    """
 
     def score_of(logits: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         with torch.inference_mode():
             return target_score(logits(*arguments), weights).clone()
 
     count, device = len(weights), canvas.device
+    step = step or _torch_step(canvas, weights, settings)
     original_score, perturbed_score = score_of(canvas.original), score_of(canvas.perturbed)
     start = canvas.start(original_score, perturbed_score)
     grid = start.grid.clone().requires_grad_(True)
@@ -261,18 +343,12 @@ def learn_on(canvas: Canvas, weights: Tensor, settings: MaskSettings, report: Re
     }
     adam = torch.optim.Adam([grid], lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
     for iteration in range(settings.iterations):
-        with torch.enable_grad():  # whatever the caller has switched off
-            logits, mask = canvas.jittered(grid, iteration)
-            score = target_score(logits, weights)
-            penalty, tv = regularizer(grid, settings)
-            loss = penalty + score if settings.game == "deletion" else penalty - score
-            (gradient,) = torch.autograd.grad(loss.sum(), grid)
+        score, kept, tv, gradient = step(grid, iteration)
         with torch.no_grad():
             usable = torch.isfinite(score) & torch.isfinite(gradient).flatten(1).all(1)
             finite &= usable
             # An image that fails keeps its mask: gradient 0 and, by the where below, no momentum either.
             grid.grad = torch.where(usable.view(-1, 1, 1, 1), gradient, 0.0)
-            kept = mask.mean((1, 2, 3))
             history["score"][:, iteration] = score
             history["area"][:, iteration] = 1 - kept if settings.game == "deletion" else kept
             history["tv"][:, iteration] = tv
