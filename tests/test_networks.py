@@ -71,6 +71,16 @@ def test_folding_keeps_the_numbers_of_large_networks(name, lite0):
         torch.testing.assert_close(network.scores(images), expected.softmax(1), atol=1e-4, rtol=0)
 
 
+def test_padding_is_absorbed_where_it_is_symmetric(lite0):
+    def padded(module):
+        return [layer for layer in module.modules() if isinstance(layer, nn.ZeroPad2d)]
+
+    # 17 of its convolutions see more than one pixel; the 5 of stride 2 pad one side more than the other.
+    assert len(padded(lite0.module)) == 17
+    assert len(padded(lite0.folded)) == 5
+    assert all(zeros.padding[0] != zeros.padding[1] for zeros in padded(lite0.folded))
+
+
 def test_the_users_module_is_never_changed():
     module = tiny_module().train()
     before = {key: value.clone() for key, value in module.state_dict().items()}

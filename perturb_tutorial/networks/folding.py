@@ -2,6 +2,9 @@
 
 In evaluation a BatchNorm is y = γ (x − μ) / √(v + ε) + β for each channel, and the layer before it is linear in
 its weight: one layer with a scaled weight and a shifted bias does the work of both.
+
+A convolution that first copies its input into a larger one with zeros around it (EfficientNet's "same" padding)
+is told to pad by itself where the zeros are as many on both sides: the same numbers, without the copies.
 """
 
 from __future__ import annotations
@@ -33,9 +36,22 @@ def fold_batchnorm(module: nn.Module, example: Tensor) -> nn.Module:
     folded = copy.deepcopy(module)
     for linear_name, norm_name in pairs:
         _fold_pair(folded, linear_name, norm_name)
+    for layer in folded.modules():
+        _absorb_padding(layer)
     with torch.inference_mode():
         difference = (folded(example) - expected).abs().max()
     return folded if difference <= FOLDED_TOLERANCE * expected.abs().max().clamp(min=1) else module
+
+
+def _absorb_padding(layer: nn.Module) -> None:
+    """In place: a ``static_padding`` (efficientnet-lite-pytorch's name) becomes the convolution's own padding."""
+    zeros = getattr(layer, "static_padding", None)
+    if not isinstance(layer, nn.Conv2d) or not isinstance(zeros, nn.ZeroPad2d) or any(layer.padding):
+        return
+    left, right, top, bottom = zeros.padding
+    if (left, top) == (right, bottom):
+        layer.padding = (top, left)
+        layer.static_padding = nn.Identity()
 
 
 def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
