@@ -139,9 +139,10 @@ def test_contrastive_excitation_backprop_is_torchrays(network, images, torchray)
         network, images, TARGETS, contrast_layer=CONTRAST_LAYERS[name]
     )
     assert correlation(by_default, expected) >= 0.999
-    # A difference of two masses that nearly cancel: their own rounding is the measure.
+    # A difference of two masses that nearly cancel: their own rounding is the measure, 2⁻²³ for each of GoogLeNet's
+    # some 60 layers (7e-6 in all); how much of it is seen depends on the number of threads.
     mass = baselines.excitation_backprop(network, images, TARGETS)
-    torch.testing.assert_close(by_default, expected, rtol=0, atol=1e-6 * float(mass.max()))
+    torch.testing.assert_close(by_default, expected, rtol=0, atol=7e-6 * float(mass.max()))
     torch.testing.assert_close(named, by_default, rtol=0, atol=1e-6 * float(mass.max()))
 
 
