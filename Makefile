@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n logical --dist loadscope --nbval --nbval-current-env -p no:cacheprovider --ignore tests/browser
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup test test-variants lint book kit chapters reproduce clean
+.PHONY: help setup test test-variants bench lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "make %-13s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: lint  ## check style and types, run the tests, run every chapter and compa
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
 	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/live
 	$(ONE_THREAD) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) book/*.ipynb tests --ignore tests/live
+
+bench: setup  ## measure speed against the network's arithmetic and against peers, into bench/results
+	$(RUN) bench/speed.py
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .

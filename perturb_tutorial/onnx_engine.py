@@ -70,7 +70,7 @@ class JointRuntime:
                 "ENABLE_CPU_PINNING": False,
             }
             core = openvino.Core()
-            kept[key] = core.compile_model(core.read_model(_graph(network, settings), b""), "CPU", options)
+            kept[key] = core.compile_model(core.read_model(joint_bytes(network, settings), b""), "CPU", options)
         self._requests = [kept[key].create_infer_request() for _ in range(min(threads, count))]
 
     def __call__(
@@ -101,7 +101,7 @@ def _openvino() -> Any:
     return openvino
 
 
-def _graph(network: Network, settings: MaskSettings) -> bytes:
+def joint_bytes(network: Network, settings: MaskSettings) -> bytes:
     """The joint graph of one image as the bytes of an ONNX file, out of memory, the cache folder, or written now."""
     key = (settings.grid_size, settings.mask_sigma)
     kept = _graphs.setdefault(network, {})
@@ -136,4 +136,4 @@ def _fingerprint(traced: fx.GraphModule) -> str:
     return digest.hexdigest()[:24]
 
 
-__all__ = ["JointRuntime", "cache_folder"]
+__all__ = ["JointRuntime", "cache_folder", "joint_bytes"]
