@@ -6,7 +6,7 @@ ratio within a round. An iteration is timed inside a real run of a few iteration
 The disc search is in neither side of a comparison with others; its cost stands by itself.
 
 Run: python bench/speed.py [--device D] [--rounds N] [--threads N] [--quick]
-Writes bench/results/<device>_<machine>.json. Some six minutes on two cores; --quick: two, without the long batches.
+Writes bench/results/<device>_<machine>.json. Some six minutes on two cores; --quick: three, without the long batches.
 """
 
 from __future__ import annotations
@@ -220,6 +220,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
@@ -282,7 +283,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--quick", action="store_true", help="without the long batches and the memory")
     parser.add_argument("--output", type=Path)

@@ -70,7 +70,9 @@ class JointRuntime:
                 "ENABLE_CPU_PINNING": False,
             }
             core = openvino.Core()
-            kept[key] = core.compile_model(core.read_model(joint_bytes(network, settings), b""), "CPU", options)
+            kept[key] = core.compile_model(
+                core.read_model(joint_bytes(network, settings), b""), "CPU", options
+            )
         self._requests = [kept[key].create_infer_request() for _ in range(min(threads, count))]
 
     def __call__(
