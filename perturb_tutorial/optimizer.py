@@ -29,13 +29,11 @@ from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, regularizer, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import ENGINES, REFERENCE_SIZE, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.onnx_engine import JointRuntime
 
-ENGINES = ("torch", "onnx")
-"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster (``onnx_engine``)."""
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
 """Images at once to begin with; halved when the device runs out of memory."""
 

@@ -18,6 +18,8 @@ REFERENCE_SIZE = 224
 """The input size, in image px, for which every length of the paper is given (§4)."""
 
 GAMES = ("deletion", "preservation")
+ENGINES = ("torch", "onnx")
+"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster (``onnx_engine``)."""
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 

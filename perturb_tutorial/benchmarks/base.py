@@ -69,7 +69,8 @@ class Benchmark(ABC):
 
     ``methods``: asked where nobody names any. ``own_methods``: names that only this benchmark knows.
     ``columns``: what :meth:`measure` tells, Arrow's types by name. ``points``: whether a method's own point is asked
-    for instead of its map.
+    for instead of its map. ``reads_grid``: whether a learned mask is told as the grid that was optimized, which
+    saturates at exactly 1, instead of the softened mask on the image.
     """
 
     name: ClassVar[str]
@@ -78,6 +79,7 @@ class Benchmark(ABC):
     own_methods: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[dict[str, str]]
     points: ClassVar[bool] = False
+    reads_grid: ClassVar[bool] = False
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
         """The methods that are asked. Errors: ``ValueError`` lists what there is."""

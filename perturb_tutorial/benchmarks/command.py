@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perturb_tutorial.settings import GAMES, PRESETS, MaskSettings
+from perturb_tutorial.settings import ENGINES, GAMES, PRESETS, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.run import Outcome
@@ -28,6 +28,7 @@ _COMMON = [
     click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True),
     click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of masks."),
     click.option("--game", type=click.Choice(GAMES), help="Of the masks.  [default: deletion]"),
+    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="CPU: onnx."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),

@@ -123,8 +123,10 @@ class Worker:
         if method == "mask":
             if settings.target_count > 1 and self.benchmark.name == "localization":
                 sets = top_classes(network, images, min(settings.target_count, network.class_count))
-            masks = learn_masks(network, images, sets, settings.mask, seed=settings.seed)
-            heats = masks.saliency
+            masks = learn_masks(
+                network, images, sets, settings.mask, seed=settings.seed, engine=settings.mask_engine
+            )
+            heats = masks.salient_grid if self.benchmark.reads_grid else masks.saliency
             converged = masks.converged.tolist()
             return Answers(_arrays(heats), converged=converged)
         return Answers(_arrays(saliency(network, images, sets, method=method, seed=settings.seed)))

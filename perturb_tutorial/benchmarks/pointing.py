@@ -1,8 +1,10 @@
 """The pointing game (§4): the peak of the map, in px of the original image, within 15 px of a segment of the class.
 
-A record has the mean of all maxima (x, y, hit), which the paper takes since masks saturate, and the first maximum
-(first_x, first_y, first_hit). ``center`` points at the middle of the image; variable occlusion points by itself
-(§4.1). Precision is the mean over classes; hit_rate that over all pairs.
+A record has the mean of all maxima (x, y, hit), which the paper takes since its masks are clipped, and the first
+maximum (first_x, first_y, first_hit). What is clipped, and so saturates, is the grid; ``softened_hit`` tells of the
+softened mask, whose peak is a single pixel, often at the image's border, where softening repeats the last value.
+``center`` points at the middle of the image; variable occlusion points by itself (§4.1). Precision is the mean over
+classes; hit_rate that over all pairs.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
@@ -17,6 +20,7 @@ from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.datasets.records import ImageRecord
+from perturb_tutorial.masks import upsample
 from perturb_tutorial.metrics import (
     center_point,
     is_difficult,
@@ -28,11 +32,12 @@ from perturb_tutorial.metrics import (
 )
 from perturb_tutorial.metrics.heatmaps import Bool
 from perturb_tutorial.metrics.segments import coco_masks
+from perturb_tutorial.settings import REFERENCE_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CENTER = "center"
+CENTER, MASK = "center", "mask"
 RECOGNIZED_SCORE = 0.1
 """A class with at least this score is recognized. Below 784 λ₁ = 0.078 a mask that deletes everything costs more area
 than the whole score is worth, so there is hardly anything to explain (ours)."""
@@ -52,6 +57,7 @@ class PointingGame(Benchmark):
     methods = (CENTER, *COMPARED)
     own_methods = (CENTER,)
     points = True
+    reads_grid = True
     columns = {  # noqa: RUF012  (ClassVar in the base)
         "x": "double",
         "y": "double",
@@ -59,6 +65,7 @@ class PointingGame(Benchmark):
         "first_x": "double",
         "first_y": "double",
         "first_hit": "bool",
+        "softened_hit": "bool",
         "difficult": "bool",
         "difficult_boxes": "bool",
     }
@@ -93,6 +100,7 @@ class PointingGame(Benchmark):
             "first_x": first and first[0],
             "first_y": first and first[1],
             "first_hit": is_hit(first, mask),
+            "softened_hit": is_hit(_softened_point(view), mask) if view.method == MASK else None,
             "difficult": is_difficult(view.size, category, instances, areas, boxes, "segments"),
             "difficult_boxes": is_difficult(view.size, category, instances, areas, boxes, "boxes"),
         }
@@ -115,6 +123,11 @@ class PointingGame(Benchmark):
                         labels=labels,
                         differences=maximum == "mean",
                     )
+            if MASK in tables["hit"]:
+                softened = {MASK: wide(records, "softened_hit")[MASK], CENTER: tables["hit"][CENTER]}
+                labels = {"subset": subset, "maximum": "softened"}
+                for name, groups in (("precision", classes), ("hit_rate", None)):
+                    result.add_means(name, softened, images, groups, rows=rows, labels=labels)
             change = {m: tables["hit"][m] - tables["first_hit"][m] for m in tables["hit"]}
             labels = {"subset": subset}
             result.add_means(
@@ -131,16 +144,21 @@ class PointingGame(Benchmark):
 
 def _subsets(records: pd.DataFrame) -> dict[str, Bool]:
     """Which rows are in each subset: ``difficult`` as the authors ran it, ``difficult_boxes`` as Zhang et al. define
-    it, ``recognized`` where the network gives the class a score that is worth explaining, ``faint`` where next to none.
+    it, ``recognized`` where the network gives the class a score that is worth explaining, ``faint`` where next to none,
+    ``with_mask`` where the learned mask, if it was asked for, is not empty.
     """
     scores = wide(records, "score")[CENTER]
-    return {
+    usable = wide(records, "usable")
+    subsets = {
         "all": np.ones(len(scores), dtype=np.bool_),
         "difficult": wide(records, "difficult")[CENTER] == 1,
         "difficult_boxes": wide(records, "difficult_boxes")[CENTER] == 1,
         "recognized": scores >= RECOGNIZED_SCORE,
         "faint": scores <= FAINT_SCORE,
     }
+    if MASK in usable:
+        subsets["with_mask"] = usable[MASK] == 1
+    return subsets
 
 
 def _points(view: View) -> tuple[Point, Point]:
@@ -159,6 +177,14 @@ def _points(view: View) -> tuple[Point, Point]:
         raise ValueError(f"method: {view.method} gives neither a map nor a point")
     heat = resize_map(view.heat, view.size)
     return maximum_point(heat, "mean"), maximum_point(heat, "first")
+
+
+def _softened_point(view: View) -> Point:
+    """The point of the mask as it lies on the image, px of the original image."""
+    settings, side = view.settings.mask, view.network.input_size
+    grid = torch.from_numpy(view.heat)[None, None].double()
+    softened = upsample(grid, side, settings.mask_sigma * side / REFERENCE_SIZE)
+    return maximum_point(resize_map(softened, view.size), "mean")
 
 
 def _classes(records: pd.DataFrame) -> list[dict[str, Any]]:

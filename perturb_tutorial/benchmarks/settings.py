@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from perturb_tutorial.settings import MaskSettings, find_preset
+from perturb_tutorial.settings import ENGINES, MaskSettings, find_preset
 
 IMAGES_PER_CLASS = 400
 """The pointing game's subset: the first images of each class (§4)."""
@@ -20,6 +20,7 @@ class BenchmarkSettings:
     """How a benchmark is run.
 
     ``methods``: names of methods, empty for the benchmark's own choice. ``mask``: settings of the method ``mask``.
+    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`; "onnx" is faster on a CPU and the same within rounding.
     ``target_count``: how many of the best predicted classes the mask of the localization benchmark has as targets;
     1 is the true class (§6.2 has 5). ``seed``: of masks, variable occlusion, drawn images and resamples.
     ``limit``: at most that many images, drawn by seed, so that a smaller number is part of a larger one.
@@ -34,6 +35,7 @@ class BenchmarkSettings:
 
     methods: tuple[str, ...] = ()
     mask: MaskSettings = dataclasses.field(default_factory=MaskSettings)
+    mask_engine: str = "torch"
     target_count: int = 1
     seed: int = 0
     limit: int | None = None
@@ -49,6 +51,8 @@ class BenchmarkSettings:
         object.__setattr__(self, "methods", tuple(self.methods))
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods: expected each once, got {', '.join(self.methods)}")
+        if self.mask_engine not in ENGINES:
+            raise ValueError(f"mask_engine: expected one of {', '.join(ENGINES)}, got {self.mask_engine!r}")
         least = {
             "target_count": 1,
             "seed": 0,

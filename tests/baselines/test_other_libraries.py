@@ -33,7 +33,10 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def images(network):
-    return smooth_images(2, network.input_size, seed=2)
+    # Of this seed no cell of a deep max-pool nearly ties. With others, of 2 for one, GoogLeNet's two largest inputs of
+    # a pool differ by less than float32's rounding, the two computations choose another winner, and the contrastive map
+    # moves by some 5e-6 of the mass wherever the winner looks.
+    return smooth_images(2, network.input_size, seed=6)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +142,10 @@ def test_contrastive_excitation_backprop_is_torchrays(network, images, torchray)
         network, images, TARGETS, contrast_layer=CONTRAST_LAYERS[name]
     )
     assert correlation(by_default, expected) >= 0.999
-    # A difference of two masses that nearly cancel: their own rounding is the measure, 2⁻²³ for each of GoogLeNet's
-    # some 60 layers (7e-6 in all); how much of it is seen depends on the number of threads.
+    # A difference of two masses that nearly cancel, so the mass is the measure of its rounding: against TorchRay in
+    # float64 both are off by some 1e-7 of it.
     mass = baselines.excitation_backprop(network, images, TARGETS)
-    torch.testing.assert_close(by_default, expected, rtol=0, atol=7e-6 * float(mass.max()))
+    torch.testing.assert_close(by_default, expected, rtol=0, atol=1e-6 * float(mass.max()))
     torch.testing.assert_close(named, by_default, rtol=0, atol=1e-6 * float(mass.max()))
 
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from perturb_tutorial.benchmarks import read_records
 from perturb_tutorial.benchmarks.command import benchmark
 from perturb_tutorial.datasets.samples import sample_path
 
@@ -108,6 +110,28 @@ def test_game_preset_and_settings_reach_the_masks(tmp_path: Path, samples: None)
     wanted = {"game": "preservation", "area_weight": 1e-3, "tv_exponent": 2.0, "iterations": 2}
     assert {name: settings["mask"][name] for name in wanted} == wanted
     assert settings["minimum_images"] == 0
+
+
+def test_masks_are_learned_by_the_engine_that_was_asked_for(
+    tmp_path: Path, samples: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only onnx writes its graph into the cache. Adam's first steps are as long for a gradient of 1e-9 as for one of 1,
+    so a few cells go another way; the records stay within the design's bound for engines, 0.05.
+    """
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    quick = tmp_path / "quick.json"
+    quick.write_text('{"iterations": 4}')
+    line = ["faithfulness", "--settings", quick, "--limit", "2", "--methods", "mask", "--device", "cpu"]
+    areas = {}
+    for engine in ("torch", "onnx"):
+        out = tmp_path / engine
+        result = call(*line, "--mask-engine", engine, "--output", out)
+        assert result.exit_code == 0, result.output
+        assert json.loads((out / "settings.json").read_text())["mask_engine"] == engine
+        areas[engine] = read_records(out)["deletion_area"].to_numpy()
+        assert any((tmp_path / "cache").rglob("*.onnx")) == (engine == "onnx")
+    np.testing.assert_allclose(areas["onnx"], areas["torch"], atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,49 @@ def test_mean_of_the_maxima_against_the_first(tmp_path, monkeypatch) -> None:  #
     assert figure(summary, name="precision_mean_minus_first", method="peaks", subset="all")["estimate"] == -1
 
 
+def test_a_mask_points_by_its_saturated_cells_and_its_softened_peak_is_told_beside(
+    tmp_path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    """Salient are the cell at the top left, saturated, and eight at the right, of which one is just below 1."""
+    salient = torch.zeros(8, 8)
+    salient[0, 0] = 1
+    salient[4:6, 4:8] = 1
+    salient[5, 7] = 0.99
+
+    def learned(network, images, *_: object, **__: object) -> pt.Masks:  # type: ignore[no-untyped-def]
+        masks = pt.learn_masks(network, images, 0, pt.MaskSettings(iterations=1, mask_scale=28))
+        return replace(masks, grid=(1 - salient).expand(len(images), 1, 8, 8))
+
+    monkeypatch.setattr("perturb_tutorial.benchmarks.measure.learn_masks", learned)
+    data, network = write_coco(tmp_path, 2, [(1, LEFT), (2, RIGHT)]), tiny_network()
+    summary = run_benchmark("pointing-game", data, network, tmp_path / "out", settings("mask")).summary
+    own = records_of(tmp_path / "out").query("method == 'mask'")
+    # Cells of 10×7.5 px of the photograph; a bilinear enlargement holds a saturated value from the center of the first
+    # saturated cell to that of the last one, and from the border on where the cell is the outermost.
+    pixels = [(x, y) for y in range(HEIGHT) for x in range(WIDTH) if _at_one(x, y)]
+    np.testing.assert_allclose(own["x"], np.mean([x for x, _ in pixels]))
+    np.testing.assert_allclose(own["y"], np.mean([y for _, y in pixels]))
+    assert own["first_x"].tolist() == own["first_y"].tolist() == [0, 0, 0, 0]
+    # Softened, the lone cell at the top left loses; the right border repeats the last value, so the block peaks there:
+    # (79, 37), 12 px from the object at the right (60 to 72, 40 to 52) and far from the other.
+    by_category = dict(zip(own["category_id"], own["softened_hit"], strict=False))
+    assert by_category == {1: False, 2: True}
+    found = figure(summary, name="hit_rate", method="mask", subset="all", maximum="softened")
+    assert (found["estimate"], found["rows"]) == (0.5, 4)
+    assert figure(summary, name="hit_rate", method="mask", subset="with_mask", maximum="mean")["rows"] == 4
+
+
+def _at_one(x: int, y: int) -> bool:
+    """Whether all cells that pixel (x, y) lies between are saturated: positions in cells, centers at whole numbers."""
+    u, v = min(max((x + 0.5) / 10 - 0.5, 0), 7), min(max((y + 0.5) / 7.5 - 0.5, 0), 7)
+    if u == v == 0:
+        return True
+    cells = {
+        (row, column) for row in (math.floor(v), math.ceil(v)) for column in (math.floor(u), math.ceil(u))
+    }
+    return all(row in (4, 5) and column >= 4 and (row, column) != (5, 7) for row, column in cells)
+
+
 def test_variable_occlusion_points_by_itself(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from perturb_tutorial.baselines import variable_occlusion_points
 
