@@ -72,6 +72,15 @@ def test_a_command_is_an_expression_of_the_package() -> None:
     assert evaluate("perturb_tutorial.settings: MaskSettings().iterations / 2") == 150
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["__import__('os').getcwd()", "MaskSettings().__class__", "[1 for _ in PRESETS]", "open('x')", "2 ** 9"],
+)
+def test_a_command_that_is_no_expression_of_the_package_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match="command: no number can be had from"):
+        evaluate(f"perturb_tutorial.settings: {expression}")
+
+
 def test_an_unknown_key_is_named() -> None:
     with pytest.raises(ValueError, match=r"key: no printed number 'mask.hat'; there are mask.iterations"):
         here("mask.hat")
