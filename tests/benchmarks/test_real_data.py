@@ -96,7 +96,7 @@ def test_deleting_what_grad_cam_says_takes_the_score_away_sooner(lite0: pt.Netwo
 
 
 def test_the_mask_is_the_packages_own(lite0: pt.Network, tmp_path: Path) -> None:
-    # What is measured is the saliency that learn_masks gives for the same image, targets and settings.
+    # What points is the grid that learn_masks gives for the same image, targets and settings.
     from perturb_tutorial.metrics import point_on_image
 
     data = find("samples", "pointing-game")
@@ -108,7 +108,7 @@ def test_the_mask_is_the_packages_own(lite0: pt.Network, tmp_path: Path) -> None
     targets = [sorted(data.classes[c]) for c in rows["category_id"]] if data.classes else []
     pixels = pt.load_images([images[i].path for i in rows["image_id"]], 224)
     masks = pt.learn_masks(lite0, pixels, targets, settings.mask, seed=1)
-    for heat, (_, row) in zip(masks.saliency[:, 0], rows.iterrows(), strict=True):
+    for heat, (_, row) in zip(masks.salient_grid[:, 0], rows.iterrows(), strict=True):
         point = point_on_image(heat.numpy(), images[row["image_id"]].size)
         assert point is not None
         assert (row["x"], row["y"]) == pytest.approx(point, abs=1e-6)
