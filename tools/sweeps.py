@@ -49,6 +49,9 @@ WEIGHT_SIDES = (28, 14, 7)  # the larger maps would make most of the folder's by
 WEIGHT_ITERATIONS = 75
 AREA_WEIGHTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TV_WEIGHTS = (1e-3, 1e-2, 1e-1, 1.0)
+METHOD_PHOTOGRAPH = "chelsea"
+METHOD_AREA_WEIGHTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""λ₁ of the chapter on the method, around the paper's 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,10 @@ def all_sweeps() -> dict[str, Sweep | MapSweep]:
         "deletion_seed1": Sweep(DRAWN_PHOTOGRAPHS, pt.MaskSettings(), seed=1),
         "objects": ObjectSweep(object_photographs(), pt.MaskSettings()),
         "occlusion": MapSweep(DRAWN_PHOTOGRAPHS, "occlusion"),
+        **{
+            f"area_weight_{weight:g}": Sweep((METHOD_PHOTOGRAPH,), pt.MaskSettings(area_weight=weight))
+            for weight in METHOD_AREA_WEIGHTS
+        },
     }
     for row in PAPER_LAYERS["vgg16"]:
         layer = STAGES[row.side]
