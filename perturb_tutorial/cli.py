@@ -16,7 +16,7 @@ import click
 
 from perturb_tutorial import __version__
 from perturb_tutorial.benchmarks.command import benchmark
-from perturb_tutorial.settings import GAMES, PRESETS, MaskSettings, find_preset
+from perturb_tutorial.settings import ENGINES, GAMES, PRESETS, MaskSettings, find_preset
 
 if TYPE_CHECKING:
     from perturb_tutorial.explain import Request
@@ -74,6 +74,13 @@ app.add_command(benchmark)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option(
+    "--mask-engine",
+    type=click.Choice(ENGINES),
+    default="torch",
+    show_default=True,
+    help="onnx: the same masks, faster on a CPU.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there."
 )
 def explain(
@@ -89,12 +96,17 @@ def explain(
     settings_file: Path | None,
     seed: int,
     device: str,
+    mask_engine: str,
     output: Path,
 ) -> int:
     """Explain photographs: a picture, the saliency as an array and a line of results for each."""
     if not images and not samples_:
         raise click.UsageError(
             "expected at least one IMAGE or --sample NAME (perturb-tutorial samples lists them)"
+        )
+    if mask_engine != "torch" and (method != "mask" or layer is not None):
+        raise click.UsageError(
+            f"--mask-engine {mask_engine} is for masks on the photograph; leave it out here"
         )
     with _mistake("--sample"):
         sample_paths = _sample_paths(samples_)
@@ -112,7 +124,9 @@ def explain(
 
     from perturb_tutorial.explain import Request
 
-    request = Request(network, settings, chosen, find_preset(preset).target_count, method, layer, seed)
+    request = Request(
+        network, settings, chosen, find_preset(preset).target_count, method, layer, seed, mask_engine
+    )
     names = [str(path) for path in images] + list(samples_)
     return _run(request, [*images, *sample_paths], names, output)
 
@@ -130,7 +144,8 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
 
         try:
             outcome = explain_files(paths, request, output, names=names, progress=progress, said=tqdm.write)
-        except ValueError as error:  # a layer or a target that the method cannot use on this network
+        # A layer, a target or an engine that cannot be used on this network; packages that are not installed.
+        except (ValueError, ImportError) as error:
             raise click.ClickException(str(error)) from error
     for line in outcome.errors:
         click.echo(f"error: {line}", err=True)

@@ -36,7 +36,9 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every image. ``target``: one class for all, or None for the ``target_count`` best ones."""
+    """What is asked of every image. ``target``: one class for all, or None for the ``target_count`` best ones.
+    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image.
+    """
 
     network: Network
     settings: MaskSettings
@@ -45,6 +47,7 @@ class Request:
     method: str = "mask"
     layer: str | None = None
     seed: int = 0
+    mask_engine: str = "torch"
 
 
 @dataclass
@@ -220,7 +223,9 @@ def _image_masks(
     from perturb_tutorial.optimizer import learn_masks
 
     network, settings, seed = request.network, request.settings, request.seed
-    masks = learn_masks(network, images, sets, settings, seed=seed, progress=progress)
+    masks = learn_masks(
+        network, images, sets, settings, seed=seed, engine=request.mask_engine, progress=progress
+    )
     background = fully_perturbed(
         images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
     )

@@ -137,6 +137,21 @@ def test_a_comparison_method_leaves_what_does_not_apply_null(tmp_path):
     assert np.load(tmp_path / "chelsea.npy").shape == (224, 224)
 
 
+def test_the_onnx_engine_is_used_where_it_is_asked_for(tmp_path, quick, monkeypatch, capsys):
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    line = ["explain", "--sample", "chelsea", "--settings", quick, "--device", "cpu", "--mask-engine", "onnx"]
+    assert cli.run([*line, "--output", str(tmp_path / "out")]) == 0
+    assert any((tmp_path / "cache").rglob("*.onnx"))  # only this engine writes its graph
+    (entry,) = results(tmp_path / "out")
+    assert set(entry) == KEYS
+    assert entry["converged"]
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert cli.run([*line, "--output", str(tmp_path / "none")]) == 2
+    assert "pip install 'perturb_tutorial[onnx]'" in capsys.readouterr().err
+
+
 def test_a_mask_on_a_layer(tmp_path, quick):
     arguments = ["explain", "--sample", "chelsea", "--layer", "_blocks.10", "--settings", quick]
     assert cli.run([*arguments, "--output", str(tmp_path / "out")]) == 0
@@ -261,6 +276,9 @@ def test_bad_images_are_named_and_the_others_explained(tmp_path, quick, capsys):
         (["--sample", "chelsea", "--device", "tpu"], "--device: 'tpu' cannot be used here"),
         (["--sample", "chelsea", "--settings", "none.json"], "--settings: none.json cannot be read"),
         (["--sample", "chelsea", "--seed", "-1"], "--seed"),
+        (["--sample", "chelsea", "--mask-engine", "gpu"], "'gpu' is not one of 'torch', 'onnx'"),
+        (["--sample", "chelsea", "--method=grad_cam", "--mask-engine=onnx"], "onnx is for masks on the photograph"),
+        (["--sample", "chelsea", "--layer=_swish", "--mask-engine=onnx"], "onnx is for masks on the photograph"),
         (["--sample", "chelsea", "--weights", "none.pth"], "--weights: none.pth cannot be read"),
     ],
 )  # fmt: skip
