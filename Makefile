@@ -4,6 +4,8 @@ RUN := .venv/bin/python
 # A worker for each core, with one thread; the tests of a file or a chapter stay together.
 PYTEST := $(RUN) -m pytest -n logical --dist loadscope --nbval --nbval-current-env -p no:cacheprovider --ignore tests/browser
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# PyTorch, oneDNN and MKL each choose their own instructions.
+WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 .PHONY: help setup test test-variants bench lint book kit chapters reproduce clean
 
@@ -19,7 +21,7 @@ test: lint  ## check style and types, run the tests, run every chapter and compa
 
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
 	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/live
-	$(ONE_THREAD) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) book/*.ipynb tests --ignore tests/live
+	$(ONE_THREAD) $(WITHOUT_AVX512) $(PYTEST) book/*.ipynb tests --ignore tests/live
 
 bench: setup  ## measure speed against the network's arithmetic and against peers, into bench/results
 	$(RUN) bench/speed.py

@@ -149,7 +149,49 @@ def test_a_mask_learned_now_is_the_stored_one(lite0, foolbox_photographs, reques
     row = foolbox_photographs.names.index("bald_eagle")
     image, target = foolbox_photographs.images[row : row + 1], foolbox_photographs.targets[row]
     now = pt.learn_masks(lite0, image, target, pt.MaskSettings(game=game))
-    assert_alike(now.saliency[0], request.getfixturevalue(f"{game}_masks").saliency[row])
+    assert now.agrees_with(request.getfixturevalue(f"{game}_masks")[row])
+
+
+SHORT = pt.MaskSettings(iterations=5)
+
+
+@pytest.fixture(scope="module")
+def short_masks(lite0, foolbox_photographs):
+    """Of each game five iterations of two photographs."""
+    images, targets = foolbox_photographs.images[:2], foolbox_photographs.targets[:2]
+    return {
+        game: pt.learn_masks(lite0, images, targets, SHORT.replace(game=game))
+        for game in ("deletion", "preservation")
+    }
+
+
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+def test_runs_that_round_differently_agree(lite0, foolbox_photographs, short_masks, game):
+    """An image 1e-6 brighter stands for a processor that rounds otherwise: float32 has some 1e-7."""
+    images, targets = foolbox_photographs.images[:2] * (1 - 1e-6), foolbox_photographs.targets[:2]
+    brighter = pt.learn_masks(lite0, images, targets, SHORT.replace(game=game))
+    assert not torch.equal(brighter.history.score, short_masks[game].history.score)
+    assert brighter.agrees_with(short_masks[game])
+
+
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"area_weight": 1.5e-4},
+        {"tv_weight": 1.5e-2},
+        {"tv_exponent": 2.0},
+        {"learning_rate": 0.11},
+        {"jitter": 3},
+        {"blur_sigma": 9.0},
+        {"mask_sigma": 4.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_runs_with_another_setting_do_not_agree(lite0, foolbox_photographs, short_masks, game, change):
+    images, targets = foolbox_photographs.images[:2], foolbox_photographs.targets[:2]
+    other = pt.learn_masks(lite0, images, targets, SHORT.replace(game=game, **change))
+    assert not any(other[row].agrees_with(short_masks[game][row]) for row in range(2))
 
 
 class FailsOnDark(nn.Module):

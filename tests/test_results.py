@@ -108,3 +108,57 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         write(b"half", fails=True)
     assert path.read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["out.bin"]
+
+
+def changed(masks, name, at, by):
+    """The same masks with one number of their history, or the final scores, moved."""
+    if name == "score_masked":
+        return dataclasses.replace(masks, score_masked=masks.score_masked + by)
+    values = getattr(masks.history, name).clone()
+    values[1, at] += by * (1 + values[1, at] if name == "tv" else 1)
+    return dataclasses.replace(masks, history=dataclasses.replace(masks.history, **{name: values}))
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "by", "agrees"),
+    [
+        ("score", 4, 4.9e-3, True),
+        ("score", 4, -5.1e-3, False),
+        ("area", 0, 4.9e-4, True),
+        ("area", 0, 5.1e-4, False),
+        ("tv", 2, 9.8e-3, True),
+        ("tv", 2, 1.03e-2, False),
+        ("score", 5, 0.5, True),  # from here on rounding may have its way
+        ("score_masked", None, 0.019, True),
+        ("score_masked", None, -0.021, False),
+    ],
+)
+def test_runs_agree_up_to_the_rounding_of_another_processor(tiny, noise_images, name, at, by, agrees):
+    masks = pt.learn_masks(tiny, noise_images, [0, 1, 2], pt.MaskSettings(iterations=7))
+    assert changed(masks, name, at, by).agrees_with(masks) is agrees
+
+
+def test_runs_of_other_things_do_not_agree(masks):
+    assert masks.agrees_with(masks)
+    assert not masks.agrees_with(masks[:2])
+    assert not masks.agrees_with(dataclasses.replace(masks, size=(64, 64)))
+    shorter = dataclasses.replace(
+        masks,
+        history=dataclasses.replace(
+            masks.history,
+            **{name: getattr(masks.history, name)[:, :4] for name in ("score", "area", "tv")},
+        ),
+    )
+    assert not shorter.agrees_with(masks)
+
+
+def test_the_end_that_counts_is_the_objective(masks):
+    """More area at a better score is as good a mask; the same area at a worse one is not."""
+    sign = 1 if masks.settings.game == "deletion" else -1
+    grown = masks.grid * 0.9 if masks.settings.game == "deletion" else masks.grid * 0.9 + 0.1
+    price = [pt.objectives.objective(grid, torch.zeros(3), masks.settings) for grid in (masks.grid, grown)]
+    paid = dataclasses.replace(
+        masks, grid=grown, score_masked=masks.score_masked - sign * (price[1] - price[0])
+    )
+    assert paid.agrees_with(masks)
+    assert not dataclasses.replace(paid, score_masked=paid.score_masked + 0.03).agrees_with(masks)
