@@ -29,7 +29,7 @@ from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, regularizer, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import ENGINES, REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import ENGINES, PRECISIONS, REFERENCE_SIZE, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.onnx_engine import JointRuntime
@@ -52,6 +52,7 @@ def learn_masks(
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "torch",
+    precision: str = "float32",
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Masks:
@@ -61,7 +62,9 @@ def learn_masks(
     sets of indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same
     seed gives the same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
     ``engine``: one of ``ENGINES``; "onnx" needs ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU
-    and gives the same masks within rounding.
+    and gives the same masks within rounding. ``precision``: one of ``PRECISIONS``, of the network's two passes
+    in an iteration; "bfloat16" is for devices that multiply it faster (engine "torch" only), and rounds so coarsely
+    that masks differ. Masks, regularizers, the disc search and the scores before and after are float32 in any case.
     ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when
     the device runs out of memory. ``progress``: called with (done, total) image-iterations. Returns
     :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form, or a network
@@ -70,6 +73,12 @@ def learn_masks(
     settings = settings or MaskSettings()
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "float32" and engine != "torch":
+        raise ValueError(
+            f"precision: expected float32 with engine {engine!r}, got {precision!r}; use engine='torch'"
+        )
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
@@ -80,7 +89,7 @@ def learn_masks(
 
     def learn(start: int, stop: int, report: Report) -> Masks:
         weights = class_weights(sets[start:stop], network.class_count)
-        part = _learn_batch(network, images[start:stop], weights, settings, seed, report, engine)
+        part = _learn_batch(network, images[start:stop], weights, settings, seed, report, engine, precision)
         return part.to(images.device)
 
     return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
@@ -188,8 +197,15 @@ class _ImageCanvas:
     """Masks on images: upsampled, softened and, against a jittered image, fixed."""
 
     def __init__(
-        self, network: Network, images: Tensor, weights: Tensor, settings: MaskSettings, seed: int
+        self,
+        network: Network,
+        images: Tensor,
+        weights: Tensor,
+        settings: MaskSettings,
+        seed: int,
+        precision: str = "float32",
     ) -> None:
+        self.low_precision = precision != "float32"
         self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
         self.device, self.images = network.device, images
         size = images.shape[-1]
@@ -238,7 +254,11 @@ class _ImageCanvas:
             shift(padded, *self.shifts[iteration], self.size[0])
             for padded in (self.padded_background, self.padded_evidence)
         )
-        return self.network.normalized_logits(torch.addcmul(background, evidence, mask)), mask
+        inputs = torch.addcmul(background, evidence, mask)
+        if not self.low_precision:  # then a caller's autocast holds
+            return self.network.normalized_logits(inputs), mask
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self.network.normalized_logits(inputs), mask
 
     def masked(self, grid: Tensor) -> Tensor:
         return self.network.logits(perturb(self.images, self.background, self._upsampled(grid)))
@@ -252,11 +272,12 @@ def _learn_batch(
     seed: int,
     report: Report,
     engine: str = "torch",
+    precision: str = "float32",
 ) -> Masks:
     images, weights = images.to(network.device, torch.float32), weights.to(network.device)
     runtime = _onnx_runtime(network, settings, len(images)) if engine == "onnx" else None
     with steady_rows(network.folded):
-        canvas = _ImageCanvas(network, images, weights, settings, seed)
+        canvas = _ImageCanvas(network, images, weights, settings, seed, precision)
         step = None if runtime is None else _onnx_step(runtime, canvas)
         return learn_on(canvas, weights, settings, report, step)
 
@@ -375,6 +396,7 @@ def learn_on(
 
 __all__ = [
     "ENGINES",
+    "PRECISIONS",
     "Canvas",
     "Progress",
     "Report",

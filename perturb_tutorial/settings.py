@@ -19,6 +19,7 @@ REFERENCE_SIZE = 224
 
 GAMES = ("deletion", "preservation")
 ENGINES = ("torch", "onnx")
+PRECISIONS = ("float32", "bfloat16")
 """torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster (``onnx_engine``)."""
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")

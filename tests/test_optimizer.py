@@ -312,6 +312,51 @@ def test_masks_stay_float32_under_a_callers_autocast(tiny, noise_images):
     torch.testing.assert_close(masks.score_original, plain.score_original, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+def test_bfloat16_is_of_the_passes_in_the_loop_alone(tiny, noise_images, game):
+    settings = pt.MaskSettings(game=game, iterations=3)
+    exact = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings)
+    coarse = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings, precision="bfloat16")
+    for name in ("score_original", "score_perturbed", "radius"):
+        torch.testing.assert_close(
+            getattr(coarse, name), getattr(exact, name), atol=0, rtol=0, equal_nan=True
+        )
+    assert coarse.grid.dtype == coarse.history.tv.dtype == torch.float32
+    first, other = exact.history.score[:, 0], coarse.history.score[:, 0]
+    assert not torch.equal(first, other)
+    # 8 bits: relative steps of 2⁻⁸ in each layer's sums, some 1 % of a score.
+    torch.testing.assert_close(other, first, atol=0.02, rtol=0)
+    # Each mask's score is that of the mask as it is, in float32.
+    blurred = pt.perturbations.fully_perturbed(noise_images, "blur", color=tiny.mean_color)
+    with torch.no_grad():
+        scores = tiny.scores(noise_images * coarse.mask + blurred * (1 - coarse.mask))
+    torch.testing.assert_close(coarse.score_masked, scores[range(3), [0, 1, 2]], atol=1e-5, rtol=0)
+
+
+def test_bfloat16_goes_the_same_way_on_a_trained_network(lite0, foolbox_photographs):
+    """Its gradient points nearly where float32's does: the same start, and a like mask after 20 steps."""
+    row = foolbox_photographs.names.index("bald_eagle")
+    image, target = foolbox_photographs.images[row : row + 1], foolbox_photographs.targets[row]
+    exact, coarse = (
+        pt.learn_masks(lite0, image, target, pt.MaskSettings(iterations=20), precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert np.corrcoef(exact.saliency.flatten(), coarse.saliency.flatten())[0, 1] >= 0.95
+    assert (exact.score_masked - coarse.score_masked).abs().max() <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"precision": "float16"}, "precision: expected one of float32, bfloat16, got 'float16'"),
+        ({"precision": "bfloat16", "engine": "onnx"}, "precision: expected float32 with engine 'onnx'"),
+    ],
+)
+def test_a_precision_that_is_not_there_is_refused(tiny, noise_images, arguments, told):
+    with pytest.raises(ValueError, match=told):
+        pt.learn_masks(tiny, noise_images, 0, **arguments)
+
+
 def test_a_caller_without_gradients_gets_the_same_masks(tiny, noise_images):
     settings = pt.MaskSettings(iterations=3)
     expected = pt.learn_masks(tiny, noise_images, 0, settings)

@@ -52,7 +52,7 @@ def test_the_same_instructions_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored = pt.Masks.load(tool.sweeps.FOLDER / "deletion.pt")
-    monkeypatch.setattr(tool.sweeps.Sweep, "learn", lambda self, network: stored)
+    monkeypatch.setattr(pt, "learn_masks", lambda *_, **__: stored)
     assert tool.main(["--folder", str(tmp_path)]) == 2
     assert "expected instructions other than those of the stored masks" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

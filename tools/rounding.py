@@ -1,11 +1,13 @@
-"""Are the masks of the sample photographs the same on another processor? data/measured/rounding.json (§6.5).
+"""Are the masks of the sample photographs the same where sums are rounded differently? data/measured (§6.5, speed).
 
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 python tools/rounding.py
+    python tools/rounding.py --precision bfloat16
 
-learns the masks of the stored sweeps ``deletion`` and ``preservation`` again, with nothing changed but the instructions
-that the processor may use (here those of a processor without AVX-512), so that sums are added up in another order and
-round differently. The file has, for each game, the correlation of the two saliency maps of a photograph, their mean
-absolute difference, and how far the final scores and the areas are apart, with paired differences of the games.
+The first line writes rounding.json: the masks of the stored sweeps ``deletion`` and ``preservation`` learned again,
+with nothing changed but the instructions that the processor may use (those of one without AVX-512), so that sums are
+added up in another order. The second writes bfloat16.json: the network's passes with 8 bits instead of 24. Each file
+has, for each game, the correlation of the two saliency maps of a photograph, their mean absolute difference, and how
+far the final scores and the areas are apart, with paired differences of the games.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from measured import FOLDER, write_measured
 import perturb_tutorial as pt
 from perturb_tutorial.architectures import correlation
 from perturb_tutorial.benchmarks.figures import Figures
+from perturb_tutorial.settings import PRECISIONS
 
-NAME = "rounding"
 GAMES = ("deletion", "preservation")
-COMMAND = (
+INSTRUCTIONS = (
     "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 python tools/rounding.py"
 )
 SEED = 0
@@ -61,7 +63,8 @@ def summed_up(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The masks of two sweeps once more, on other instructions.")
+    parser = argparse.ArgumentParser(description="The masks of two sweeps once more, rounded differently.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network's passes")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:
@@ -72,17 +75,23 @@ def main(argv: list[str] | None = None) -> int:
             stored = pt.Masks.load(sweeps.FOLDER / f"{game}.pt")
             sweep = described[game]
             assert isinstance(sweep, sweeps.Sweep)
-            again = sweep.learn(network)
+            images, targets = sweep.asked(network)
+            again = pt.learn_masks(
+                network, images, targets, sweep.settings, seed=sweep.seed, precision=options.precision
+            )
             if torch.equal(again.grid, stored.grid):
                 raise ValueError(
-                    f"expected instructions other than those of the stored masks; run: {COMMAND}"
+                    f"expected instructions other than those of the stored masks; run: {INSTRUCTIONS}"
                 )
             found[game] = apart(again, stored)
-        capability = torch.backends.cpu.get_cpu_capability()
-        note = (
-            f"EfficientNet-Lite0; {capability} instructions against the stored masks; photographs resampled"
-        )
-        path = write_measured(NAME, COMMAND, note, summed_up(found), options.folder)
+        if options.precision == "float32":
+            name, command = "rounding", INSTRUCTIONS
+            changed = f"{torch.backends.cpu.get_cpu_capability()} instructions"
+        else:
+            name, command = options.precision, f"python tools/rounding.py --precision {options.precision}"
+            changed = f"{options.precision} on a CPU"
+        note = f"EfficientNet-Lite0; {changed} against the stored masks; photographs resampled"
+        path = write_measured(name, command, note, summed_up(found), options.folder)
     except (ValueError, OSError) as error:
         print(f"rounding: {error}", file=sys.stderr)
         return 2
