@@ -33,6 +33,7 @@ MAX_BYTES = 1_000_000  # of all frames together: base64 makes it 1.33 MB, and a 
 FIGURE_DPI = 100
 JPEG_QUALITY = 85
 PNG_PREFERENCE = 1.5  # PNG is kept, being exact, while it has at most this many times the bytes of the JPEG
+BUTTON_LETTERS = 14  # that a button of the usual width shows whole
 LIVE_ONLY = "perturb-live-only"  # class of what needs a kernel; the published page hides it
 
 
@@ -244,6 +245,8 @@ def _setter(widgets: Any, kind: str, label: str, options: list[str], index: int)
     layout = widgets.Layout(width="auto", max_width="32rem")
     # The label keeps its whole text: a cut one names nothing.
     style = {"description_width": "initial"}
+    if kind == "buttons" and max(map(len, options), default=0) > BUTTON_LETTERS:
+        style["button_width"] = "auto"
     # Without a tooltip some front ends show the word null.
     return kinds[kind](
         options=options, index=index, description=label, tooltip=label, layout=layout, style=style

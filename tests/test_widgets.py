@@ -203,3 +203,14 @@ def test_without_ipywidgets_one_line_names_the_mend() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "explorer needs ipywidgets: run `pip install perturb_tutorial[book]`\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "width"),
+    [(("gray", "localization12"), None), (("gray", "excitation backprop"), "auto")],
+    ids=["short", "long"],
+)
+def test_buttons_are_as_wide_as_their_texts(names: tuple[str, ...], width: str | None) -> None:
+    """The front end gives all buttons one width and cuts what is longer."""
+    box = explorer({name: flat(9) for name in names}, label="method", alt="gray", control="buttons")
+    assert box.children[0].style.button_width == (width or "")
