@@ -5,6 +5,7 @@
     python tools/chapters.py check [NAME…]     the checks that need no kernel (notebook_checks.py)
     python tools/chapters.py student FOLDER    copies without the solutions
 
+A kernel has one thread, whatever the caller has set, so that the same machine writes the same bytes.
 NAME is a file name with or without its ending, or its number; without a name all chapters are meant. A
 chapter's working directory is `book/`. A cell that fails stops the run of its chapter and leaves the stored
 notebook as it was.
@@ -13,6 +14,7 @@ notebook as it was.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,6 +28,8 @@ from notebook_form import normalize, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
+# How many threads share a sum decides how it is rounded, and the pictures show it in some bytes.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 CELL_TIMEOUT = 2000  # seconds, nbval's own limit: what is stored here can be verified there
 
 
@@ -139,7 +143,7 @@ def execute(chapter: Path) -> NotebookNode:
         on_cell_start=remember,
     )
     try:
-        client.execute()
+        client.execute(env={**os.environ, **ONE_THREAD})
     except CellExecutionError as error:
         raise ChapterError(describe(chapter, notebook, started, f"{error.ename}: {error.evalue}")) from None
     except CellTimeoutError:

@@ -34,6 +34,18 @@ def test_a_second_run_changes_no_byte(book: Path) -> None:
     assert chapters.main(["check", "01_small.ipynb", "--book", str(book)]) == 0
 
 
+def test_a_kernel_has_one_thread_whatever_the_caller_has(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    path = book / "01_small.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(
+        nbformat.v4.new_code_cell("import torch; print(torch.get_num_threads(), 'threads')")
+    )
+    nbformat.write(notebook, path)
+    assert chapters.main(["run", "--book", str(book)]) == 0
+    assert "1 threads" in path.read_text(encoding="utf-8")
+
+
 def test_widget_state_keeps_its_links_after_renumbering(book: Path) -> None:
     chapters.main(["run", "--book", str(book)])
     notebook = nbformat.read(book / "01_small.ipynb", as_version=4)
