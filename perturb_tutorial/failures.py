@@ -122,7 +122,7 @@ def log_odds(network: Network, images: Tensor, targets: Any) -> Tensor:
     sets = class_sets(targets, len(images), network.class_count)
     inside = class_weights(sets, network.class_count) > 0
     with torch.inference_mode():
-        parts = [network.logits(part).double().cpu() for part in torch.split(images, 8)]
+        parts = [network.logits(part).cpu().double() for part in torch.split(images, 8)]
     if not parts:
         return torch.empty(0, dtype=torch.float64)
     logits = torch.cat(parts)
@@ -158,7 +158,7 @@ def diagnose(
 
 
 def _diagnosis(masks: Masks, row: int, odds: float, effect: float, truth: Bool | None) -> Diagnosis:
-    heat = masks[row].saliency[0, 0].double().cpu().numpy()
+    heat = masks[row].saliency[0, 0].cpu().double().numpy()
     inside, covered, share = _on_object(heat, truth)
     original, perturbed, masked = (
         float(value[row]) for value in (masks.score_original, masks.score_perturbed, masks.score_masked)

@@ -88,8 +88,8 @@ def variable_occlusion_points(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The point (x, y) of each image, N×2 float64, px of the input with the center of the first pixel at (0,
-    0) (§4.1).
+    """The point (x, y) of each image, N×2 float64 on the CPU, px of the input with the center of the first
+    pixel at (0, 0) (§4.1).
 
     The center of the smallest of the 78 most suppressive discs; one that lies outside the image is moved to
     the nearest place inside. NaN where a logit is not finite. Arguments and errors as in
@@ -102,7 +102,7 @@ def variable_occlusion_points(
     smallest = best.gather(1, drawn.radii[best].argmin(1, keepdim=True))[:, 0]
     points = (drawn.centers[smallest] * (size / REFERENCE_SIZE) - 0.5).clamp(0, size - 1)
     points[~drops.isfinite().all(1).cpu()] = math.nan
-    return points.to(images.device)
+    return points
 
 
 def _occlude(

@@ -87,18 +87,23 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
 
 
 def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:
+    """In place, in float64 on the CPU: Apple's GPUs have no float64, and every device gets the same weights."""
     linear, norm = module.get_submodule(linear_name), module.get_submodule(norm_name)
     running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     weight = cast(Tensor, linear.weight)
-    scale = (running_var.double() + cast(float, norm.eps)).rsqrt()
+    scale = (_exact(running_var) + cast(float, norm.eps)).rsqrt()
     if isinstance(norm.weight, Tensor):
-        scale = scale * norm.weight.double()
-    bias = linear.bias.double() if isinstance(linear.bias, Tensor) else torch.zeros_like(scale)
-    shift = (bias - running_mean.double()) * scale
+        scale = scale * _exact(norm.weight)
+    bias = _exact(linear.bias) if isinstance(linear.bias, Tensor) else torch.zeros_like(scale)
+    shift = (bias - _exact(running_mean)) * scale
     if isinstance(norm.bias, Tensor):
-        shift = shift + norm.bias.double()
+        shift = shift + _exact(norm.bias)
     shape = (-1,) + (1,) * (weight.dim() - 1)
-    linear.weight = nn.Parameter((weight.double() * scale.view(shape)).to(weight), requires_grad=False)
+    linear.weight = nn.Parameter((_exact(weight) * scale.view(shape)).to(weight), requires_grad=False)
     linear.bias = nn.Parameter(shift.to(weight), requires_grad=False)
     parent, _, child = norm_name.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())
+
+
+def _exact(value: Tensor) -> Tensor:
+    return value.cpu().double()

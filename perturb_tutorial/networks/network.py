@@ -85,12 +85,17 @@ class Network:
         self.class_count = self._count_classes(example)
         self.labels = _labels(categories, self.class_count)
         self._folded = fold_batchnorm(_LogitsOnly(self.module), example).requires_grad_(False)
-        has_convolution = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
-        self.channels_last = (
-            has_convolution and self.device.type != "mps" if channels_last is None else channels_last
-        )
-        if self.channels_last and self._folded_is_a_copy:
-            self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._channels_last = channels_last
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Decides ``channels_last`` for the device, and lays the folded copy out so."""
+        convolves = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
+        faster = convolves and self.device.type in ("cpu", "cuda")
+        self.channels_last = faster if self._channels_last is None else self._channels_last
+        if self._folded_is_a_copy:
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            self._folded.to(memory_format=layout)  # type: ignore[call-overload]
 
     @property
     def _folded_is_a_copy(self) -> bool:
@@ -128,6 +133,7 @@ class Network:
         moved._folded = (
             copy.deepcopy(self._folded).to(target) if self._folded_is_a_copy else _LogitsOnly(moved.module)
         )
+        moved._lay_out()
         return moved
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,27 @@ def write_coco(folder: Path, count: int, boxes: list[tuple[int, Box]]) -> Benchm
     path = folder / "annotations.json"
     path.write_text(json.dumps(content))
     return BenchmarkData(read_coco_json(path, folder / "images", name="small"), CLASSES)
+
+
+def color_network() -> pt.Network:
+    """Classes red, green, blue and black, by the mean color."""
+    linear = nn.Linear(3, 4)
+    linear.weight.data = torch.cat((10 * torch.eye(3), torch.zeros(1, 3)))
+    linear.bias.data = torch.tensor([0.0, 0, 0, 5])
+    return pt.Network(
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear), input_size=32, device="cpu"
+    )
+
+
+def write_colors(folder: Path) -> BenchmarkData:
+    """13 images of one color, labeled as :func:`color_network` classifies them, but for the last, which is wrong."""
+    plain = write_coco(folder, 13, [(1, (4.0, 4.0, 12.0, 12.0))])
+    colors, labels = [*("red", "lime", "blue", "black") * 3, "red"], [*(0, 1, 2, 3) * 3, 3]
+    images = []
+    for image, color, label in zip(plain.dataset.images, colors, labels, strict=True):
+        Image.new("RGB", (WIDTH, HEIGHT), color).save(image.path)
+        images.append(replace(image, label=label, instances=()))
+    return BenchmarkData(replace(plain.dataset, images=tuple(images)))
 
 
 def fake_method(monkeypatch: Any, name: str, draw: Callable[[int, list[int]], Tensor]) -> None:

@@ -13,15 +13,16 @@ from benchmark_cases import (
     CLASSES,
     HEIGHT,
     WIDTH,
+    color_network,
     difference,
     fake_method,
     figure,
     records_of,
     tiny_network,
     write_coco,
+    write_colors,
 )
 from PIL import Image
-from torch import nn
 
 import perturb_tutorial as pt
 from perturb_tutorial.benchmarks import (
@@ -281,16 +282,6 @@ def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tm
         assert text == "".join("01"[int(r)] for r in right)
 
 
-def color_network() -> pt.Network:
-    """Classes red, green, blue and black, by the mean color."""
-    linear = nn.Linear(3, 4)
-    linear.weight.data = torch.cat((10 * torch.eye(3), torch.zeros(1, 3)))
-    linear.bias.data = torch.tensor([0.0, 0, 0, 5])
-    return pt.Network(
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear), input_size=32, device="cpu"
-    )
-
-
 def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     # Of the mass 9 + 1·3, three quarters lie in the top left cell; negative values do not count.
     def top_left(i: int, targets: list[int]) -> torch.Tensor:
@@ -300,17 +291,8 @@ def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-u
         return heat
 
     fake_method(monkeypatch, "corner", top_left)
-    plain, network = write_coco(tmp_path, 13, [(1, LEFT)]), color_network()
-    for image, color in zip(
-        plain.dataset.images, ("red", "lime", "blue", "black") * 3 + ("red",), strict=False
-    ):
-        Image.new("RGB", (WIDTH, HEIGHT), color).save(image.path)
+    data, network = write_colors(tmp_path), color_network()
     # The last image is red and labeled black: the network gets it wrong, and it is in no mosaic.
-    labels = [0, 1, 2, 3] * 3 + [3]
-    images = tuple(
-        replace(i, label=label, instances=()) for i, label in zip(plain.dataset.images, labels, strict=True)
-    )
-    data = BenchmarkData(replace(plain.dataset, images=images))
     asked = settings("corner", mosaics=5)
     summary = run_benchmark("grid-pointing-game", data, network, tmp_path / "out", asked).summary
     frame = records_of(tmp_path / "out")
