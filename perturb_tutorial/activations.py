@@ -213,9 +213,7 @@ def _place(network: Network, layer: str) -> _Place:
     if not is_spatial(last):
         got = "×".join(map(str, last.shape)) if isinstance(last, Tensor) else type(last).__name__
         raise ValueError(f"{wanted} gives {got}; such layers: {', '.join(stage_layers(network)) or 'none'}")
-    return _Place(
-        name, (last.shape[2], last.shape[3]), len(outputs), _same_when_folded(network, name, outputs)
-    )
+    return _Place(name, (last.shape[2], last.shape[3]), len(outputs), _same_when_folded(network, name))
 
 
 def _module(network: Network, place: _Place) -> nn.Module:
@@ -223,9 +221,16 @@ def _module(network: Network, place: _Place) -> nn.Module:
     return network.folded if place.folded else network.module
 
 
-def _same_when_folded(network: Network, layer: str, outputs: list[Any]) -> bool:
-    """Whether the folded copy gives the same at ``layer``: not where a BatchNorm was folded into it."""
-    folded = _outputs(network, layer, folded=True)
+def _same_when_folded(network: Network, layer: str) -> bool:
+    """Whether the folded copy gives the same at ``layer``: not where a BatchNorm was folded into it.
+
+    Judged on the CPU: a GPU may round convolutions (TF32) more than the two may differ.
+    """
+    on_cpu = network.to("cpu")
+    try:
+        outputs, folded = (_outputs(on_cpu, layer, folded=copy) for copy in (False, True))
+    except Exception:  # a module that runs on its own device only
+        return False
     if len(folded) != len(outputs) or not is_spatial(folded[-1]) or folded[-1].shape != outputs[-1].shape:
         return False
     difference = (outputs[-1] - folded[-1]).abs().max()

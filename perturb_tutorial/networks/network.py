@@ -84,9 +84,21 @@ class Network:
         )
         self.class_count = self._count_classes(example)
         self.labels = _labels(categories, self.class_count)
-        self._folded = fold_batchnorm(_LogitsOnly(self.module), example).requires_grad_(False)
+        self._folded = self._fold(example).requires_grad_(False)
         self._channels_last = channels_last
         self._lay_out()
+
+    def _fold(self, example: Tensor) -> nn.Module:
+        """The folded copy, judged on the CPU: a GPU may round convolutions (TF32) more than the copy may differ."""
+        module = _LogitsOnly(self.module)
+        if self.device.type == "cpu":
+            return fold_batchnorm(module, example)
+        on_cpu = copy.deepcopy(module).cpu()
+        try:
+            folded = fold_batchnorm(on_cpu, example.cpu())
+        except Exception:  # a module that runs on its own device only
+            return fold_batchnorm(module, example)
+        return module if folded is on_cpu else folded.to(self.device)
 
     def _lay_out(self) -> None:
         """Decides ``channels_last`` for the device, and lays the folded copy out so."""

@@ -2,7 +2,8 @@
 
 A tensor on it is a tensor of its own kind. As on a GPU, an operation on tensors of two devices raises, but for
 numbers (0 dimensions), indices, and copies; what reads a value back is a wait, and is counted. As on Apple's
-GPU there is no float64. It says nothing of speed, of memory, or of how a GPU's own arithmetic rounds.
+GPU there is no float64, and :func:`tf32` rounds convolutions as NVIDIA's do by default. It says nothing of speed
+and of memory.
 
 Importing this module gives PyTorch the device "second" for the rest of the process, so only a process of its own
 should (``second_device_runs.py``). PyTorch calls the interface experimental.
@@ -11,6 +12,8 @@ should (``second_device_runs.py``). PyTorch calls the interface experimental.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +26,8 @@ NAME = "second"
 WAITS: Counter[str] = Counter()
 """How often each operation had to wait for the device, since it was last cleared."""
 
+_coarse = False
+_CONVOLUTIONS = {"aten::conv2d", "aten::convolution", "aten::convolution_backward"}
 _MIXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 _COPIES = {"aten::copy_", "aten::_to_copy", "aten::to"}
 _READS = {
@@ -95,6 +100,25 @@ class SecondDevice(TorchDispatchMode):
         return _call(function, args, kwargs or {})
 
 
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Within the block convolutions on the second device take numbers of 11 binary digits, not of 24."""
+    global _coarse
+    _coarse = True
+    try:
+        yield
+    finally:
+        _coarse = False
+
+
+def _rounded(value: Any) -> Any:
+    """The nearest number of 11 digits: the 13 last of float32's bits become 0."""
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        return value
+    bits = value.contiguous().view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
 def _bare(value: Any) -> Any:
     """An argument as it is on the CPU."""
     if isinstance(value, torch.device):
@@ -112,7 +136,10 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _check(name, args, tensors)
         if _waits(name, args, target):
             WAITS[name] += 1
-    result = function(*pytree.tree_map(_bare, args), **pytree.tree_map(_bare, kwargs))
+    bare_args, bare_kwargs = pytree.tree_map(_bare, (args, kwargs))
+    if _coarse and there and name in _CONVOLUTIONS:
+        bare_args = pytree.tree_map(_rounded, bare_args)
+    result = function(*bare_args, **bare_kwargs)
     for argument, value in [*zip(arguments, args, strict=False), *_outputs(arguments, kwargs)]:
         if argument.alias_info is not None and argument.alias_info.is_write and isinstance(result, Tensor):
             return value  # written in place

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from second_device import NAME, WAITS, SecondDevice
+from second_device import NAME, WAITS, SecondDevice, tf32
 from torch import Tensor
 
 import perturb_tutorial as pt
@@ -173,6 +173,16 @@ def _(network: pt.Network, images: Tensor) -> object:
         kernel = one.folded.get_parameter("3.weight")
         assert kernel.is_contiguous(memory_format=torch.channels_last) == one.channels_last
     return [made.scores(images).cpu(), moved.scores(images).cpu()]
+
+
+@run("BatchNorms are folded although convolutions are rounded")
+def _(network: pt.Network, images: Tensor) -> object:
+    with tf32():
+        made = pt.load_network("efficientnet_lite0", device=network.device)
+        place = pt.activations._place(made, "_blocks.4")
+    assert made.folded is not made.module
+    assert place.folded
+    return None
 
 
 @run("a network loaded there, from the command line")
