@@ -6,7 +6,7 @@ ratio within a round. An iteration is timed inside a real run of a few iteration
 The disc search is in neither side of a comparison with others; its cost stands by itself.
 
 Run: python bench/speed.py [--device D] [--rounds N] [--threads N] [--quick]
-Writes bench/results/<device>_<machine>.json. Some six minutes on two cores; --quick: three, without the long batches.
+Writes bench/results/<device>_<machine>.json. Eleven minutes on two cores; --quick: three, without the long batches.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import Any
 
 import torch
 from costs import gflops, gradient_of, machine_limits, openvino_shares, torch_shares
+from data_set import paper_data_set
+from gpu import measure_gpu
 from memory import peak_megabytes
 from peers import Clock, eager_loop, extremal_perturbation, occlusion_window, ours, synchronize
 from torch import Tensor
@@ -60,8 +62,14 @@ class Bench:
         rows = [row % len(self.pictures) for row in range(count)]
         return self.pictures[rows], [self.targets[row] for row in rows]
 
-    def learn(self, count: int, settings: pt.MaskSettings = HALF, engine: str = "torch") -> Clock:
-        return ours(self.network, *self.images(count), settings, engine=engine)
+    def learn(
+        self,
+        count: int,
+        settings: pt.MaskSettings = HALF,
+        engine: str = "torch",
+        precision: str = "float32",
+    ) -> Clock:
+        return ours(self.network, *self.images(count), settings, engine=engine, precision=precision)
 
     def repeated(self, work: Callable[[], object]) -> float:
         """Seconds of one call: the median of as many as a timed run has iterations."""
@@ -263,9 +271,16 @@ def measure(bench: Bench, quick: bool) -> dict[str, Any]:
     result["limits"] = machine_limits() if on_cpu else None
     result["shares"] = shares(bench, batch)
     if not quick:
-        say("many images")
-        result["by_count"] = {"engine": best, **by_count(bench, best, (64, 256))}
+        say("the paper's masks")
+        count = 8 if on_cpu else 1024
+        result["paper"] = [paper_data_set(device, count, engine=engine) for engine in bench.engines]
+        if not on_cpu:
+            result["paper"].append(paper_data_set(device, count, precision="bfloat16"))
+            say("precisions, largest batch")
+            result["gpu"] = measure_gpu(bench, HALF)
         if on_cpu:
+            say("many images")
+            result["by_count"] = {"engine": best, **by_count(bench, best, (64, 256))}
             say("memory")
             peaks = {str(n): peak_megabytes(n, best, torch.get_num_threads()) for n in (16, 64)}
             result["peak_megabytes"] = {"engine": best, **peaks}

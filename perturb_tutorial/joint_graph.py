@@ -12,7 +12,7 @@ jitter (both pictures shifted) are the caller's. w is 1 for each target class.
 
 The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer
 and is written in operations that every runtime has: the gradient of a convolution is a convolution with the
-turned weight where the stride is 1 and a transposed one elsewhere, that of max pooling a scatter. A clipped unit
+turned weight where the stride is 1 and a transposed one elsewhere, that of max pooling compares. A clipped unit
 (ReLU6) takes its gradient from its output, so that a runtime can merge the clip into the convolution before it.
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -94,6 +96,7 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     except NotImplementedError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
     _clip_from_output(graph)
+    _pools_without_indices(graph)
     return graph
 
 
@@ -225,11 +228,79 @@ def _convolution_backward(
     )
 
 
-def _max_pool_backward(gradient: Tensor, inputs: Tensor, *settings: Any) -> Tensor:
-    """Each output's gradient goes to the input that was its maximum; ``settings`` end with its indices."""
-    indices: Tensor = settings[-1]
-    flat = gradient.new_zeros(*inputs.shape[:2], inputs.shape[2:].numel())
-    return flat.scatter_add(2, indices.flatten(2), gradient.flatten(2)).view(inputs.shape)
+def _max_pool_backward(
+    gradient: Tensor,
+    inputs: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil: bool,
+    indices: Tensor,
+) -> Tensor:
+    """Each output's gradient goes to the first input of its window that equals it, row by row.
+
+    Runtimes are slow at the indices of maxima and at scattering, so neither is used. A maximum over a rectangle is
+    one over its rows' maxima, and so is the way back: down the columns of windows, then along their rows.
+    """
+    kernel, stride, padding, dilation = (_pair(v) for v in (kernel, stride or kernel, padding, dilation))
+    rows = aten.max_pool2d_with_indices(
+        inputs, [1, kernel[1]], [1, stride[1]], [0, padding[1]], [1, dilation[1]], ceil
+    )[0]
+    output = aten.max_pool2d_with_indices(inputs, kernel, stride, padding, dilation, ceil)[0]
+    for axis, source, result in ((2, rows, output), (3, inputs, rows)):
+        at = axis - 2
+        gradient = _max_backward(
+            gradient, source, result, axis, kernel[at], stride[at], padding[at], dilation[at]
+        )
+    return gradient
+
+
+def _max_backward(
+    gradient: Tensor,
+    inputs: Tensor,
+    output: Tensor,
+    axis: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> Tensor:
+    """The same along one axis: all windows' k-th inputs are taken at once and compared with the outputs."""
+    size, count = inputs.shape[axis], output.shape[axis]
+    windows, places = np.arange(count), np.arange(size)
+    lowest = torch.finfo(inputs.dtype).min
+    left, zero = gradient, gradient.new_zeros(())
+    parts: list[Tensor] = []
+    for first in range(-padding, kernel * dilation - padding, dilation):
+        hit = _take(inputs, axis, windows * stride + first, lowest) == output
+        part, left = torch.where(hit, left, zero), torch.where(hit, zero, left)
+        window, between = np.divmod(places - first, stride)
+        parts.append(_take(part, axis, np.where(between == 0, window, -1), 0.0))
+    return sum(parts[1:], start=parts[0])
+
+
+def _take(values: Tensor, axis: int, places: NDArray[np.int64], outside: float) -> Tensor:
+    """``values`` at ``places`` along an axis of four, and ``outside`` where a place is none of theirs."""
+    size = values.shape[axis]
+
+    def padded(before: int, after: int) -> Tensor:
+        if before == after == 0:
+            return values
+        around = [0, 0] * (3 - axis) + [before, after]  # the last axis comes first
+        result: Tensor = aten.constant_pad_nd(values, around, outside)
+        return result
+
+    first, last = int(places[0]), int(places[-1])
+    if bool((np.diff(places) == 1).all()):  # a slice, which is cheaper than a gather
+        before = max(0, -first)
+        return padded(before, max(0, last + 1 - size)).narrow(axis, first + before, len(places))
+    inside = (places >= 0) & (places < size)
+    return padded(0, 1).index_select(axis, torch.from_numpy(np.where(inside, places, size)))
+
+
+def _pair(value: Sequence[int]) -> tuple[int, int]:
+    return (value[0], value[-1])
 
 
 def _average_pool_backward(
@@ -310,6 +381,25 @@ def _clip_from_output(graph: fx.GraphModule) -> None:
             zero = call(aten.scalar_tensor.default, (0.0,))
             node.replace_all_uses_with(call(aten.where.self, (inside, gradient, zero)))
         graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _pools_without_indices(graph: fx.GraphModule) -> None:
+    """In place: one max pooling where forward and backward ask for the same, and no indices, for nobody reads them."""
+    pools: dict[Any, fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.target != aten.max_pool2d_with_indices.default:
+            continue
+        key = repr(node.args)
+        if key not in pools:
+            with graph.graph.inserting_before(node):
+                pools[key] = graph.graph.call_function(aten.max_pool2d.default, node.args)
+            pools[key].meta = {"val": node.meta["val"][0]}
+        for value in list(node.users):
+            if value.target is operator.getitem and value.args[1] == 0:
+                value.replace_all_uses_with(pools[key])
+                graph.graph.erase_node(value)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import perturb_tutorial as pt
+from perturb_tutorial import joint_graph
 from perturb_tutorial.joint_graph import (
     INPUTS,
     OUTPUTS,
@@ -99,6 +100,41 @@ def test_graph_is_the_gradient_of_everything(tmp_path, count):
     assert max(differences(expected, trace_joint(network, settings, count)(*inputs))) < 1e-5
     export_joint_graph(network, tmp_path / "joint.onnx", settings=settings, batch_size=count)
     assert max(differences(expected, run(tmp_path / "joint.onnx", inputs))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 1, "padding": 1},
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": (2, 5), "stride": (3, 2), "padding": (1, 2), "ceil_mode": True},
+        {"kernel_size": 3, "stride": 2, "dilation": 2, "padding": 1},
+        {"kernel_size": (3, 2), "stride": (1, 4), "dilation": (1, 3)},
+    ],
+)
+def test_max_pooling_sends_a_gradient_to_the_first_of_equals(options):
+    # Numbers out of three: every window has ties, which PyTorch gives to the first in reading order.
+    inputs = torch.randint(-1, 2, (2, 3, 11, 14), generator=torch.Generator().manual_seed(0)).float()
+    pool = nn.MaxPool2d(**options)
+    wanted = inputs.clone().requires_grad_(True)
+    output = pool(wanted)
+    gradient = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    (expected,) = torch.autograd.grad(output, wanted, gradient)
+    settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    settings = [[value] * 2 if isinstance(value, int) else list(value) for value in settings]
+    got = joint_graph._max_pool_backward(gradient, inputs, *settings, pool.ceil_mode, None)
+    torch.testing.assert_close(got, expected)
+
+
+def test_no_pooling_asks_for_indices():
+    # Runtimes compute them forty times as slowly as the maxima.
+    settings = pt.MaskSettings(mask_scale=16)
+    network = pt.Network(Everything(), input_size=64, device="cpu")
+    model = joint_graph.joint_model(trace_joint(network, settings, 1), "everything")
+    pools = [node for node in model.graph.node if node.op_type == "MaxPool"]
+    assert [len([name for name in node.output if name]) for node in pools] == [1, 1]
+    assert not [node for node in model.graph.node if node.op_type.startswith("Scatter")]
 
 
 def test_the_tiny_network_of_the_other_tests(tiny, tmp_path):

@@ -11,6 +11,8 @@ import torch
 from perturb_tutorial.speed import speed_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import data_set
+import gpu
 import peers
 import speed
 
@@ -34,6 +36,50 @@ def test_peers_count_every_iteration(tiny, noise_images):
     assert len(peers.ours(tiny, noise_images, [0, 1, 2], settings).ticks) == 3
 
 
+@pytest.fixture
+def bench(tiny, noise_images):
+    """A benchmark of the small network."""
+    small = object.__new__(speed.Bench)
+    small.network, small.rounds, small.engines = tiny, 1, ["torch"]
+    small.pictures, small.targets = noise_images, [0, 1, 2]
+    return small
+
+
+def test_precisions_are_measured_against_passes_of_their_own(bench):
+    found = gpu.by_precision(bench, speed.HALF.replace(iterations=3), batches=(2, 5))
+    assert set(found) == {"float32", "bfloat16"}
+    for rows in found.values():
+        assert set(rows) == {"2", "5"}
+        for row in rows.values():
+            assert set(row) == {"seconds", "over_network", "over_eager"}
+            assert min(row.values()) > 0
+
+
+def test_the_largest_batch_is_the_last_that_is_not_split(bench, monkeypatch):
+    real = bench.network.normalized_logits
+
+    def small_memory(inputs):
+        if len(inputs) > 11:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return real(inputs)
+
+    monkeypatch.setattr(bench.network, "normalized_logits", small_memory)
+    assert gpu.largest_batch(bench, speed.HALF, start=2) == 8
+    assert gpu.largest_batch(bench, speed.HALF, start=2, limit=4) == 4
+    peaks = iter([0, 7.0, 0, 7.0, 0, 7.0, 0, 14.0])  # of the warm-up and three counts, before and after each
+    found = gpu.past_the_largest(bench, speed.HALF, 8, lambda: next(peaks))
+    assert found["memory"] == {"8": 1, "16": 1, "32": 2}
+    assert found["time"]["8"] == 1
+    assert set(found["time"]) == {"8", "16", "32"}
+
+
+def test_the_papers_masks_are_extrapolated_from_whole_ones():
+    found = data_set.paper_data_set(torch.device("cpu"), 2, iterations=1)
+    assert found["hours_of_paper"] == pytest.approx(found["seconds"] / 2 * 30_989 / 3600)
+    assert found["masks"] == 2
+    assert found["network"].startswith("googlenet")
+
+
 def test_results_have_what_the_chapter_shows():
     results = speed_results("cpu")
     assert results
@@ -44,4 +90,5 @@ def test_results_have_what_the_chapter_shows():
             assert sum(shares.values()) == pytest.approx(1)
         assert min(result["seconds"].values()) > 0
         assert {"threads", "cpu"} <= set(result["machine"])
+        assert [row["engine"] for row in result["paper"]] == result["engines"]
     assert speed_results("abacus") == {}
