@@ -2,7 +2,8 @@
 
 OpenVINO lays a network's weights out once, merges clips into convolutions and writes one loop for a chain of
 elementwise operations, forward and backward alike, where PyTorch runs each operation by itself and writes every
-result to memory. Its gradients are those of PyTorch but for rounding.
+result to memory. Its gradients are those of PyTorch but for rounding. Where a network has many max poolings, as
+GoogLeNet has, that does not pay: their way back is many small steps here and one in PyTorch.
 
 A graph of one image runs in as many streams at once as PyTorch has threads (``torch.set_num_threads``), each on
 a core of its own, so an image's mask does not depend on its neighbors. Only gradients come from here: the disc

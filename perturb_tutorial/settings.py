@@ -19,8 +19,9 @@ REFERENCE_SIZE = 224
 
 GAMES = ("deletion", "preservation")
 ENGINES = ("torch", "onnx")
+"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``onnx_engine``)."""
 PRECISIONS = ("float32", "bfloat16")
-"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster (``onnx_engine``)."""
+"""Of the network's two passes in an iteration."""
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 
