@@ -61,10 +61,11 @@ def learn_masks(
     ``images``: N×3×S×S in [0, 1], S = ``network.input_size``. ``targets``: a class index, N indices, or N
     sets of indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same
     seed gives the same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
-    ``engine``: one of ``ENGINES``; "onnx" needs ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU
-    for most networks (not for GoogLeNet, VGG-16) and gives the same masks within rounding. ``precision``: one of ``PRECISIONS``, of the network's two passes
-    in an iteration; "bfloat16" is for devices that multiply it faster (engine "torch" only), and rounds so coarsely
-    that masks differ. Masks, regularizers, the disc search and the scores before and after are float32 in any case.
+    ``engine``: one of ``ENGINES``; "onnx" needs ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU for
+    most networks (not for GoogLeNet and VGG-16) and gives the same masks within rounding. ``precision``: one of
+    ``PRECISIONS``, of the network's two passes in an iteration; "bfloat16" is for devices that multiply it faster
+    (engine "torch" only), and rounds so coarsely that masks differ. Masks, regularizers, the disc search and the
+    scores before and after are float32 in any case.
     ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when
     the device runs out of memory. ``progress``: called with (done, total) image-iterations. Returns
     :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form, or a network
