@@ -12,8 +12,9 @@ jitter (both pictures shifted) are the caller's. w is 1 for each target class.
 
 The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer
 and is written in operations that every runtime has: the gradient of a convolution is a convolution with the
-turned weight where the stride is 1 and a transposed one elsewhere, that of max pooling compares. A clipped unit
-(ReLU6) takes its gradient from its output, so that a runtime can merge the clip into the convolution before it.
+turned weight where the stride is 1 and a transposed one elsewhere; max pooling finds its maxima again by comparing.
+A clipped unit (ReLU6) takes its gradient from its output, so that a runtime can merge the clip into the
+convolution before it.
 """
 
 from __future__ import annotations
@@ -266,7 +267,7 @@ def _max_backward(
     padding: int,
     dilation: int,
 ) -> Tensor:
-    """The same along one axis: all windows' k-th inputs are taken at once and compared with the outputs."""
+    """The same along one axis: the k-th inputs of all windows are taken at once and compared with the outputs."""
     size, count = inputs.shape[axis], output.shape[axis]
     windows, places = np.arange(count), np.arange(size)
     lowest = torch.finfo(inputs.dtype).min
