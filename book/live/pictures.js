@@ -76,9 +76,10 @@ export function drawCurve(svg, { score, frames, iterations, shown, original, per
     ...[0, 0.5, 1].map((value) =>
       element("text", { x: left - 6, y: y(value) + 5, "text-anchor": "end" }, value.toFixed(1)),
     ),
-    ...[0, Math.round(iterations / 2), iterations].map((value) =>
-      element("text", { x: x(value), y: bottom + 20, "text-anchor": value ? "end" : "start" }, value),
+    ...[0, Math.round(iterations / 2), iterations].map((value, index) =>
+      element("text", { x: x(value), y: bottom + 20, "text-anchor": ["start", "middle", "end"][index] }, value),
     ),
+    element("text", { x: x(iterations / 2), y: bottom + 48, "text-anchor": "middle" }, "iteration"),
   );
 }
 

@@ -98,7 +98,7 @@ def test_slips_page_names_every_slip_of_the_numbers() -> None:
         section = number.source.partition(",")[0].replace("§", "§ ")
         assert section in text
         assert re.search(rf"\b{re.escape(f'{number.value:g}')}\b", text), number.key
-    for phrase in ("32×32", "figure 7", "[12]", "g_{\\sigma_m = 10}", "unit of σ_m"):
+    for phrase in ("32×32", "figure 7", "[12]", "g_{\\sigma_m = 10}", "unit of the mask's σ"):
         assert phrase.lower() in text.lower()
 
 
@@ -129,6 +129,25 @@ def test_first_use_of_a_term_becomes_a_link(book_pages: object) -> None:
     links = [(node.astext(), node["refuri"]) for node in paragraph.findall(nodes.reference)]
     assert links == [("Masks", "g#mask"), ("Pointing game", "g#pg"), ("λ₁", "s#l1")]
     assert paragraph.astext() == "Masks, unmasked: in the Pointing game a mask with λ₁."
+
+
+def test_subscripts_are_lowered_in_prose_and_left_in_code(book_pages: object) -> None:
+    from docutils import nodes
+
+    subscripts = importlib.import_module("subscripts")  # beside book_pages
+    page = nodes.paragraph()
+    for kind, text in (
+        (nodes.inline, "σ_m = 5 and f_c, from s_0 to s_K"),
+        (nodes.literal, "f_c"),
+        (nodes.inline, "top_k, a_bc, tv_weight, v_{12}"),
+    ):
+        inner = kind()
+        inner += nodes.Text(text)
+        page += inner
+    before = page.astext().replace("_m", "m").replace("f_c,", "fc,").replace("_0", "0").replace("_K", "K")
+    subscripts.lower_subscripts(None, page, "page")
+    assert [node.astext() for node in page.findall(nodes.subscript)] == ["m", "c", "0", "K"]
+    assert page.astext() == before
 
 
 def test_lesson_plans_add_up() -> None:
