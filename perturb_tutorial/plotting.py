@@ -20,6 +20,10 @@ from torch import Tensor
 
 HEAT_COLORMAP = "inferno"
 PAPER_COLORMAP = "jet"
+PIXEL_METHODS = frozenset({"gradient", "guided_backprop"})
+"""Methods whose maps are speckles: one extreme pixel would leave all others black."""
+PIXEL_QUANTILE = 0.99
+"""Of the values of such a map: what is drawn as the brightest."""
 _PANEL = 2.2  # inches
 
 Array = NDArray[np.float32]
@@ -57,11 +61,16 @@ def overlay(image: Tensor | Array, heat: Tensor | Array, *, colormap: str = HEAT
     return blended
 
 
-def normalized(heat: Tensor | Array) -> Array:
-    """A heat map of any scale brought to [0, 1]: negatives to 0, the largest value to 1."""
+def normalized(heat: Tensor | Array, *, method: str = "") -> Array:
+    """A heat map of any scale brought to [0, 1]: negatives to 0, the largest value to 1.
+
+    Of the ``PIXEL_METHODS`` it is the 99th percentile that becomes 1, and so does what lies above it.
+    """
     values = np.clip(as_heat(heat), 0, None)
     top = float(values.max()) if values.size else 0.0
-    return values / top if top > 0 else values
+    if method in PIXEL_METHODS and values.size:
+        top = float(np.quantile(values, PIXEL_QUANTILE)) or top
+    return np.clip(values / top, 0, 1) if top > 0 else values
 
 
 def panels(
@@ -106,8 +115,8 @@ def explanation(
     if masked is not None:
         pictures.append(as_picture(masked))
         labels.append(_with_score("under the mask", score_masked))
-    pictures.append(overlay(image, normalized(saliency) if method != "mask" else saliency))
-    labels.append(f"saliency ({method.replace('_', ' ')})")
+    pictures.append(overlay(image, normalized(saliency, method=method) if method != "mask" else saliency))
+    labels.append(f"saliency by {method.replace('_', ' ')}")
     return panels(pictures, labels)
 
 
@@ -128,7 +137,7 @@ class ComparisonRow:
 def comparison_grid(
     rows: Sequence[ComparisonRow], methods: Sequence[str], *, colormap: str = HEAT_COLORMAP
 ) -> Figure:
-    """Fig. 3's arrangement: one row an image with its boxes, one column a method, each map scaled to its own maximum.
+    """Fig. 3's arrangement: one row an image with its boxes, one column a method, each map :func:`normalized`.
 
     A map smaller than the image is enlarged bilinearly; a method that a row lacks leaves its place empty.
     """
@@ -153,7 +162,7 @@ def comparison_grid(
             )
         for axis, name in zip(axes[1:], methods, strict=True):
             if name in row.maps:
-                heat = normalized(row.maps[name])
+                heat = normalized(row.maps[name], method=name)
                 axis.imshow(
                     heat,
                     cmap=colormap,

@@ -33,6 +33,21 @@ def test_normalized_clips_negatives_and_survives_nothing():
     assert (plotting.normalized(-torch.ones(4, 4)) == 0).all()
 
 
+def test_one_extreme_pixel_does_not_blacken_a_speckled_map():
+    heat = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)
+    heat[50, 50] = 1000
+    for method in ("gradient", "guided_backprop"):
+        shown = plotting.normalized(heat, method=method)
+        # The 99th percentile of equal steps from 0 to 1 is 0.99.
+        np.testing.assert_allclose(np.delete(shown, 5050), np.delete(np.clip(heat / 0.99, 0, 1), 5050), atol=2e-4)
+        assert shown.max() == 1
+    assert np.median(plotting.normalized(heat, method="grad_cam")) < 0.001
+    # Fewer than one pixel in a hundred: the percentile is 0 and the maximum counts.
+    lonely = np.zeros((100, 100), dtype=np.float32)
+    lonely[3, 4] = 5
+    assert plotting.normalized(lonely, method="gradient")[3, 4] == 1
+
+
 def test_explanation_has_a_panel_for_each_thing_given(image):
     heat = torch.rand(1, 20, 30)
     two = plotting.explanation(image, heat, target="cat", method="grad_cam")
@@ -43,7 +58,7 @@ def test_explanation_has_a_panel_for_each_thing_given(image):
     assert [axis.get_xlabel() for axis in three.axes] == [
         "cat: score 0.500",
         "under the mask: score 0.125",
-        "saliency (mask)",
+        "saliency by mask",
     ]
 
 

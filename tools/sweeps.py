@@ -145,6 +145,14 @@ def all_sweeps() -> dict[str, Sweep | MapSweep]:
         "deletion": Sweep(PHOTOGRAPHS, pt.MaskSettings()),
         "preservation": Sweep(PHOTOGRAPHS, pt.MaskSettings(game="preservation")),
         "localization": Sweep(PHOTOGRAPHS, localization.settings, target_count=localization.target_count),
+        # One change of the localization setting at a time.
+        "localization_classes": Sweep(PHOTOGRAPHS, pt.MaskSettings(), target_count=localization.target_count),
+        **{
+            f"localization_{name}": Sweep(
+                PHOTOGRAPHS, pt.MaskSettings(**{name: getattr(localization.settings, name)})
+            )
+            for name in ("area_weight", "tv_exponent")
+        },
         **{
             f"deletion_{name}": Sweep(DRAWN_PHOTOGRAPHS, pt.MaskSettings(), network=f"efficientnet_{name}")
             for name in ("lite1", "lite2")
