@@ -38,7 +38,7 @@ app.add_command(benchmark)
 
 
 @app.command()
-@click.argument("images", nargs=-1, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", type=click.Path(path_type=Path))
 @click.option(
     "--sample", "samples_", multiple=True, metavar="NAME", help="A sample photograph; may be repeated."
 )
@@ -54,7 +54,7 @@ app.add_command(benchmark)
     default="auto",
     show_default=True,
     metavar="NAME|INDEX|auto",
-    help="Index, wnid or exact class name.",
+    help="Index, wnid or exact class name; auto: the best class, with the preset localization the five best.",
 )
 @click.option(
     "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
@@ -78,7 +78,7 @@ app.add_command(benchmark)
     type=click.Choice(ENGINES),
     default="torch",
     show_default=True,
-    help="onnx: the same masks, on a CPU faster for EfficientNets.",
+    help="onnx: the same gradients, on a CPU faster for EfficientNets.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there."

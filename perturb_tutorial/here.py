@@ -86,7 +86,7 @@ _FINE_TUNED = (
     "the paper's GoogLeNet was fine-tuned on COCO's 80 labels; ours knows ImageNet's classes, and a category is "
     "the set of its classes"
 )
-_FEW = "so few images say little; the interval says how little"
+_FEW = "so few images say little"
 _BOXES = "localization_settings"
 _THRESHOLDS = ("value", "energy", "mean")
 _DEFAULT, _TOP5 = "mask (default)", "mask (localization)"

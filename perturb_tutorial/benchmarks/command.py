@@ -26,16 +26,16 @@ _COMMON = [
     click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"),
     click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="The network's state dict."),
     click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True),
-    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of masks."),
-    click.option("--game", type=click.Choice(GAMES), help="Of the masks.  [default: deletion]"),
-    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="CPU: onnx."),
+    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of mask settings."),
+    click.option("--game", type=click.Choice(GAMES), help="The game of the masks.  [default: deletion]"),
+    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="onnx: on a CPU faster for EfficientNets."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     click.option("--ray-address", metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
-    click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N", help="Of Ray's workers without GPU."),
+    click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N", help="Of each of Ray's workers without a GPU."),
     click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
 ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def benchmark() -> None:
 @click.option(
     "--per-class", type=click.IntRange(min=1), default=400, show_default=True, help="First images of a class."
 )
-@click.option("--near", is_flag=True, help="Also categories that ImageNet has only something like.")
+@click.option("--near", is_flag=True, help="Also ask for categories with only a near match in ImageNet.")
 def pointing_game(**options: Any) -> int:
     """Does the peak of the map lie on the object? (§4)"""
     return _run("pointing-game", **options)
@@ -78,7 +78,7 @@ def grid_pointing_game(**options: Any) -> int:
 @benchmark.command()
 @_common
 @click.option(
-    "--held-out-share", type=float, default=0.1, show_default=True, help="Images for the search for α*."
+    "--held-out-share", type=float, default=0.1, show_default=True, help="Share of the images on which α* is searched."
 )
 def localization(**options: Any) -> int:
     """Does the box around the map's high part fit the object? (§5)"""
@@ -94,7 +94,7 @@ def localization(**options: Any) -> int:
     "--minimum-images",
     type=click.IntRange(min=0),
     metavar="N",
-    help="A class has more.  [default: 10; samples: 0]",
+    help="Classes with more images than this.  [default: 10; samples: 0]",
 )
 def animal_parts(**options: Any) -> int:
     """Are eyes more salient than feet? (§7)"""
@@ -105,7 +105,7 @@ def animal_parts(**options: Any) -> int:
 
 @benchmark.command()
 @_common
-@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Of each curve.")
+@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Steps of each curve.")
 def faithfulness(**options: Any) -> int:
     """Does the score follow the map when pixels are deleted and inserted?"""
     return _run("faithfulness", **options)
