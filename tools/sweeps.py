@@ -8,7 +8,7 @@ NAME may end in ``*`` (quoted: the shell has stars of its own). A sweep is ``dat
 ``Masks.save``: grids, scores and history, one row a photograph in the order of :attr:`Sweep.photographs`, with
 seed 0 and by EfficientNet-Lite0 where the sweep names no other. The maps of a method without a mask are
 ``data/sweeps/NAME.npy``. A chapter loads the file, makes one row again, asserts that the two agree, and draws the
-rest. Some 45 minutes of one core make all of them.
+rest. Some 65 minutes of one core make all of them.
 """
 
 from __future__ import annotations
