@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -177,8 +178,11 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
     """What ``layer`` gives on the example, one item a run of it."""
     outputs: list[Any] = []
     module = network.folded if folded else network.module
+    thread = get_ident()
 
     def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+        if get_ident() != thread:
+            return
         # A copy, for the next layer may work in place.
         outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
 
@@ -241,10 +245,12 @@ def _same_when_folded(network: Network, layer: str) -> bool:
 def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
     """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
     module = _module(network, place)
-    done = 0
+    done, thread = 0, get_ident()
 
     def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         nonlocal done
+        if get_ident() != thread:
+            return None
         done += 1
         return (output * mask).to(output.dtype) if done == place.runs else None
 

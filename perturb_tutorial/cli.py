@@ -5,6 +5,7 @@ Modules that need torch are imported inside the commands, so that ``--help`` ans
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 _BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
 _WEIGHTS_HELP = "The network's state dict, if not downloaded."
+
+SEED = click.IntRange(min=0, max=2**63 - 1)
+"""What torch's generators take."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -54,7 +58,7 @@ app.add_command(benchmark)
     default="auto",
     show_default=True,
     metavar="NAME|INDEX|auto",
-    help="Index, wnid or exact class name; auto: the best class, with the preset localization the five best.",
+    help="Index, wnid or exact class name; auto: the best class, or of the preset localization the five best.",
 )
 @click.option(
     "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
@@ -71,7 +75,7 @@ app.add_command(benchmark)
     metavar="FILE",
     help="JSON of mask settings.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option(
     "--mask-engine",
@@ -147,6 +151,10 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
         # A layer, a target or an engine that cannot be used on this network; packages that are not installed.
         except (ValueError, ImportError) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # results.json: a full disk, a folder that is gone
+            raise click.ClickException(
+                f"--output: {output} cannot be written ({error.strerror or error}); give another folder"
+            ) from error
     for line in outcome.errors:
         click.echo(f"error: {line}", err=True)
     return MISTAKE if outcome.errors else DONE
@@ -160,7 +168,7 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
 @click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
 @click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help=_WEIGHTS_HELP)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE.png")
 def gallery(
@@ -182,6 +190,8 @@ def gallery(
         raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
     with _mistake("FOLDER"):
         paths = image_files(folder)
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise click.ClickException(f"--output: {output} is one of the photographs; give another name")
     _prepare(output.parent)
     network = _load(network_name, weights, device)
     presets = list(PRESETS) if preset == "both" else [preset]
@@ -277,15 +287,15 @@ def _preset(network: Network, preset: str, layer: str | None) -> MaskSettings:
 
 def _prepare(output: Path) -> None:
     """The folder ``output``, made and tried before any time is spent."""
-    if output.exists() and not output.is_dir():
-        raise click.ClickException(f"--output: {output} is a file; give a folder")
     try:
+        if output.exists() and not output.is_dir():
+            raise click.ClickException(f"--output: {output} is a file; give a folder")
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
         raise click.ClickException(
-            f"--output: {output} cannot be written ({error.strerror}); give another folder"
+            f"--output: {output} cannot be written ({error.strerror or error}); give another folder"
         ) from error
 
 
@@ -302,6 +312,9 @@ def _mistake(option: str) -> Iterator[None]:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The command line as a function: runs ``arguments`` (sys.argv without) and returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows has no → and α
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         result: Any = app.main(args=arguments, prog_name="perturb-tutorial", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

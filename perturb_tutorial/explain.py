@@ -21,7 +21,7 @@ from torch import Tensor
 
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.images import load_images
-from perturb_tutorial.networks import Network, top_classes
+from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.plotting import explanation
@@ -73,6 +73,13 @@ def explain_files(
     """
     names = list(names or [str(path) for path in paths])
     stems = unique_stems(names)
+    given = {path.resolve(): name for path, name in zip(paths, names, strict=True)}
+    for stem in stems:
+        for suffix in (".png", ".npy"):
+            if (name := given.get((output / f"{stem}{suffix}").resolve())) is not None:
+                raise ValueError(
+                    f"output: {output} holds {name}, which would be overwritten; give another folder"
+                )
     outcome = Outcome()
     for start in range(0, len(paths), IMAGES_AT_ONCE):
         part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
@@ -88,7 +95,14 @@ def explain_files(
                         f"{names[i]}: the network's score of it is not finite; check its weights"
                     )
                     continue
-                result.write(output, stems[i])
+                try:
+                    result.write(output, stems[i])
+                except OSError as error:
+                    reason = error.strerror or str(error)
+                    outcome.errors.append(
+                        f"{names[i]}: {output / stems[i]}.png and .npy cannot be written ({reason})"
+                    )
+                    continue
                 outcome.entries.append({"image": names[i], **result.entry})
                 if said is not None:
                     said(f"{output / stems[i]}.png  {result.summary}")
@@ -115,8 +129,10 @@ def unique_stems(names: Sequence[str]) -> list[str]:
 
 def write_results(output: Path, entries: Sequence[dict[str, Any]]) -> None:
     """``output/results.json``, whole."""
+    text = json.dumps(list(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with whole_file(output / "results.json") as file:
-        file.write((json.dumps(list(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        # The bytes of a file name that are no UTF-8 become \\udc.., which JSON reads back as they were.
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True)
@@ -135,9 +151,11 @@ class _Explained:
     @property
     def summary(self) -> str:
         line = f"{self.label}: score {self.entry['score_original']:.3f}"
-        if self.entry["score_masked"] is None:
+        if self.entry["converged"] is None:  # a method without a mask
             return line
         state = "" if self.entry["converged"] else "  (did not converge)"
+        if self.entry["score_masked"] is None:
+            return f"{line} → not a number{state}"
         return f"{line} → {self.entry['score_masked']:.3f}, area {self.entry['area']:.2f}{state}"
 
     def write(self, output: Path, stem: str) -> None:
@@ -169,7 +187,7 @@ def _explain_batch(
     if request.target is not None:
         sets = [[request.target]] * len(images)
     else:
-        sets = top_classes(network, images, min(request.target_count, network.class_count))
+        sets = best_targets(network, images, request.target_count)
     began = time.perf_counter()
     if request.method == "mask":
         saliency, masked, numbers = _by_mask(images, sets, request, progress)
@@ -206,14 +224,20 @@ def _by_mask(
             "settings": settings.to_dict(),
             "seed": request.seed,
             "score_original": float(masks.score_original[row]),
-            "score_perturbed": float(masks.score_perturbed[row]),
-            "score_masked": float(masks.score_masked[row]),
+            "score_perturbed": _finite(masks.score_perturbed[row]),
+            "score_masked": _finite(masks.score_masked[row]),
             "area": float(masks.area[row]),
             "converged": bool(masks.converged[row]),
         }
         for row in range(len(images))
     ]
     return masks.saliency[:, 0], masked, numbers
+
+
+def _finite(value: Tensor) -> float | None:
+    """None for what is no number: JSON has no word for it."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _image_masks(

@@ -14,7 +14,7 @@ from typing import IO
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at ``path`` when the block ends well, and never half written."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.images import load_images
-from perturb_tutorial.networks import Network, top_classes
+from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.plotting import HEAT_COLORMAP, as_picture, bare, overlay
 from perturb_tutorial.results import Masks
@@ -148,9 +148,7 @@ def learn_gallery(
         if len(images):
             with torch.inference_mode():
                 scores = network.scores(images).cpu()
-            best = top_classes(
-                network, images, min(max(p.target_count for p in chosen.values()), network.class_count)
-            )
+            best = best_targets(network, images, max(preset.target_count for preset in chosen.values()))
             gallery.names.extend(path.name for row, path in enumerate(part) if row not in missing)
             gallery.probability.extend(scores[:, index].tolist())
             gallery.predicted.extend(row[0] for row in best)

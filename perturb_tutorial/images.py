@@ -25,6 +25,9 @@ MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
 """Largest photograph; more is refused before it is decoded."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+"""Pillow's names of what is read. Others are refused: EPS, for one, would start Ghostscript."""
+
 Paths = str | Path | Iterable[str | Path]
 
 
@@ -116,7 +119,7 @@ def _open(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of sizes that _check_size judges.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 _check_size(image)
                 image.load()
                 return ImageOps.exif_transpose(image)
@@ -134,8 +137,9 @@ def _open(path: Path) -> Image.Image:
         if error.errno in (errno.EIO, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
             raise _Unusable(f"cannot be read ({error.strerror})") from None
         raise _Unusable(f"is damaged or cut off ({error}); copy the file again") from None
-    except (SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
-        # What Pillow's decoders raise on damaged bytes, besides OSError.
+    except _Unusable:
+        raise
+    except Exception as error:  # whatever Pillow's decoders raise on damaged bytes
         raise _Unusable(f"is damaged ({type(error).__name__}: {error}); copy the file again") from None
 
 
@@ -174,6 +178,8 @@ def _bands(image: Image.Image) -> list[Image.Image]:
     """The color planes that are resized: one of 16-bit gray values as floats, or three of 8 bits."""
     if image.mode.startswith("I"):
         values: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
+        if values.size and values.max() > 65535:
+            raise _Unusable("holds 32-bit pixels; save it with 8 or 16 bits a channel")
         return [Image.fromarray(values)]
     if image.mode == "F":
         raise _Unusable("holds floating-point pixels; save it with 8 or 16 bits a channel")

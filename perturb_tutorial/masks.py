@@ -31,6 +31,11 @@ INITIAL_DISC_SIGMA = 10.0
 
 @lru_cache(maxsize=64)
 def _gaussian(size: int, sigma: float) -> Tensor:
+    with torch.inference_mode(False):
+        return _gaussian_made(size, sigma)
+
+
+def _gaussian_made(size: int, sigma: float) -> Tensor:
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
     reach = int(TRUNCATE * sigma + 0.5)
@@ -51,9 +56,10 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _upsampling(size: int, cells: int, sigma: float) -> Tensor:
-    nearest = torch.zeros(size, cells, dtype=torch.float64)
-    nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
-    return _gaussian(size, sigma) @ nearest
+    with torch.inference_mode(False):
+        nearest = torch.zeros(size, cells, dtype=torch.float64)
+        nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
+        return _gaussian(size, sigma) @ nearest
 
 
 def upsampling_matrix(size: int, cells: int, sigma: float) -> Tensor:

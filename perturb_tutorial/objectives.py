@@ -32,6 +32,11 @@ def class_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
         targets = [targets] * count
     if isinstance(targets, str) or not isinstance(targets, Iterable):
         raise ValueError(f"targets: expected an int, {count} ints or {count} sets of ints, got {targets!r}")
+    if isinstance(targets, set | frozenset):
+        raise ValueError(
+            f"targets: expected an int, {count} ints or {count} sets of ints in a list, got one set, which has no "
+            "order; give [{…}] for one image"
+        )
     items = list(targets)
     if len(items) != count:
         raise ValueError(

@@ -71,9 +71,11 @@ class JointRuntime:
                 "ENABLE_CPU_PINNING": False,
             }
             core = openvino.Core()
-            kept[key] = core.compile_model(
-                core.read_model(joint_bytes(network, settings), b""), "CPU", options
-            )
+            try:
+                model = core.read_model(joint_bytes(network, settings), b"")
+            except RuntimeError:  # a file of the cache that was cut off or overwritten
+                model = core.read_model(joint_bytes(network, settings, anew=True), b"")
+            kept[key] = core.compile_model(model, "CPU", options)
         self._requests = [kept[key].create_infer_request() for _ in range(min(threads, count))]
 
     def __call__(
@@ -95,23 +97,34 @@ class JointRuntime:
 
 
 def _openvino() -> Any:
+    # OpenVINO reports its import to Google Analytics otherwise; without this package it uses a stub of its own.
+    absent = "openvino_telemetry" not in sys.modules
+    if absent:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         raise ImportError(
             "engine 'onnx' needs the packages onnx, onnxscript and openvino: run: pip install 'perturb_tutorial[onnx]'"
         ) from error
+    finally:
+        if absent:
+            sys.modules.pop("openvino_telemetry", None)
     return openvino
 
 
-def joint_bytes(network: Network, settings: MaskSettings) -> bytes:
-    """The joint graph of one image as the bytes of an ONNX file, out of memory, the cache folder, or written now."""
+def joint_bytes(network: Network, settings: MaskSettings, *, anew: bool = False) -> bytes:
+    """The joint graph of one image as the bytes of an ONNX file, out of memory, the cache folder, or written now;
+    ``anew``: written in any case.
+    """
     key = (settings.grid_size, settings.mask_sigma)
     kept = _graphs.setdefault(network, {})
-    if key not in kept:
+    if key not in kept or anew:
         traced = trace_joint(network, settings, 1)
         file = cache_folder() / f"joint_{_fingerprint(traced)}.onnx"
         try:
+            if anew:
+                raise FileNotFoundError(file)
             kept[key] = file.read_bytes()
         except OSError:
             kept[key] = joint_model(traced, network.name).SerializeToString()

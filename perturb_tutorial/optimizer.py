@@ -119,7 +119,8 @@ def learn_in_batches(
                 progress(start * iterations + (stop - start) * iteration, count * iterations)
 
         try:
-            part = learn(start, stop, report)
+            with torch.inference_mode(False):
+                part = learn(start, stop, report)
         except RuntimeError as error:
             if not out_of_memory(error) or size == 1:
                 raise
@@ -131,6 +132,8 @@ def learn_in_batches(
         # Outside the except block: the error's traceback holds the batch's tensors.
         if device.type == "cuda":
             torch.cuda.empty_cache()
+        elif device.type == "mps":
+            torch.mps.empty_cache()
     return Masks.concatenate(parts)
 
 
@@ -138,9 +141,9 @@ def out_of_memory(error: RuntimeError) -> bool:
     kinds = tuple(
         kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError) if kind
     )
-    return (
-        isinstance(error, kinds) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
-    )
+    # On the CPU and on Apple's GPUs it is a plain RuntimeError.
+    told = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, kinds) or any(words in str(error) for words in told)
 
 
 def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
@@ -301,6 +304,11 @@ def _torch_step(canvas: Canvas, weights: Tensor, settings: MaskSettings) -> Call
     def step(grid: Tensor, iteration: int) -> Step:
         with torch.enable_grad():  # whatever the caller has switched off
             logits, mask = canvas.jittered(grid, iteration)
+            if not logits.requires_grad:
+                raise ValueError(
+                    "network: expected logits with a gradient, got some that do not depend on the mask; "
+                    "is the module's forward under torch.no_grad or inference_mode?"
+                )
             score = target_score(logits, weights)
             penalty, tv = regularizer(grid, settings)
             loss = penalty + score if settings.game == "deletion" else penalty - score

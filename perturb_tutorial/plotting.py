@@ -88,7 +88,7 @@ def panels(
     for axis, picture, label in zip(axes, pictures, labels or [""] * len(pictures), strict=False):
         axis.set_visible(True)
         axis.imshow(picture, **show)
-        axis.set_xlabel(label, fontsize=8)
+        axis.set_xlabel(label, fontsize=8, parse_math=False)  # a class may be called "$10 bill"
     return figure
 
 

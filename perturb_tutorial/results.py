@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,7 +124,12 @@ class Masks:
 
     def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> Masks:
         """Some of the masks, always as :class:`Masks`."""
-        index: Any = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        index: Any = rows
+        if not isinstance(rows, slice | list | tuple) and np.ndim(rows) == 0:
+            row = operator.index(index)
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"rows: expected a row of {len(self)} masks, got {row}")
+            index = slice(row, row + 1 or None)
         return self._each(lambda value: value[index])
 
     def to(self, device: str | torch.device) -> Masks:
@@ -166,13 +173,18 @@ class Masks:
             raise ValueError(f"masks: {path} is not a file that Masks.save wrote") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT})")
-        return cls(
-            size=tuple(content["size"]),
-            settings=MaskSettings(**content["settings"]),
-            layer=content["layer"],
-            history=History(*(content[f"history.{name}"] for name in _HISTORY)),
-            **{name: content[name] for name in _ROWS},
-        )
+        try:
+            return cls(
+                size=tuple(content["size"]),
+                settings=MaskSettings(**content["settings"]),
+                layer=content["layer"],
+                history=History(*(content[f"history.{name}"] for name in _HISTORY)),
+                **{name: content[name] for name in _ROWS},
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"masks: {path} lacks or adds a field ({error}); which version wrote it?"
+            ) from error
 
 
 _ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius")

@@ -76,16 +76,21 @@ class MaskSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
-        for name in ("learning_rate", "tv_exponent", "mask_scale"):
+        for name in ("learning_rate", "tv_exponent"):
             if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
-        for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma"):
+        for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
-        if self.mask_scale > REFERENCE_SIZE:
+        if not 1 <= self.mask_scale <= REFERENCE_SIZE:
             raise ValueError(
-                f"mask_scale: expected at most {REFERENCE_SIZE} image px, got {self.mask_scale!r}"
+                f"mask_scale: expected 1 to {REFERENCE_SIZE} image px for a mask px, got {self.mask_scale!r}"
             )
+        for name in ("mask_sigma", "blur_sigma"):
+            if getattr(self, name) > REFERENCE_SIZE:
+                raise ValueError(
+                    f"{name}: expected at most {REFERENCE_SIZE} image px, got {getattr(self, name)!r}"
+                )
 
     @property
     def grid_size(self) -> int:

@@ -20,7 +20,7 @@ from torch import nn
 import perturb_tutorial as pt
 from perturb_tutorial import cli
 from perturb_tutorial.datasets.samples import sample_path
-from perturb_tutorial.explain import unique_stems
+from perturb_tutorial.explain import Request, explain_files, unique_stems
 
 KEYS = {
     "image", "target", "method", "network", "game", "settings", "seed", "score_original", "score_perturbed",
@@ -244,6 +244,16 @@ def test_gallery_of_a_folder(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("error: FOLDER: ")
 
 
+def test_the_best_classes_of_a_small_network_leave_one_out(tiny, tmp_path):
+    path = tmp_path / "gray.png"
+    Image.new("RGB", (40, 40), "gray").save(path)
+    (tmp_path / "out").mkdir()
+    request = Request(tiny, pt.MaskSettings(iterations=1), target_count=5)
+    (entry,) = explain_files([path], request, tmp_path / "out").entries
+    ranked = tiny.scores(pt.load_images([path], 32))[0].argsort(descending=True).tolist()
+    assert entry["target"]["index"] == ranked[:4]
+
+
 def test_bad_images_are_named_and_the_others_explained(tmp_path, quick, capsys):
     good = tmp_path / "good.png"
     with Image.open(sample_path("coffee")) as photograph:
@@ -417,3 +427,85 @@ def test_lists(capsys):
 
 def test_stems_are_unique_whatever_the_case():
     assert unique_stems(["a/x.jpg", "b/x.png", "X.gif", "x_2.jpg", "y"]) == ["x", "x_2", "X_3", "x_2_2", "y"]
+
+
+@pytest.mark.parametrize("kind", ["png", "npy"])
+def test_no_photograph_is_overwritten(tmp_path, quick, capsys, kind):
+    photograph = tmp_path / f"cat.{kind}"
+    if kind == "png":
+        Image.new("RGB", (40, 40), "red").save(photograph)
+    else:
+        photograph.write_bytes(b"an image, by its content")
+    before = photograph.read_bytes()
+    assert cli.run(["explain", str(photograph), "--settings", quick, "--output", str(tmp_path)]) == 2
+    assert "would be overwritten; give another folder" in capsys.readouterr().err
+    assert photograph.read_bytes() == before
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_gallery_does_not_overwrite_its_photographs(tmp_path, capsys):
+    photograph = tmp_path / "cat.png"
+    Image.new("RGB", (40, 40), "red").save(photograph)
+    before = photograph.read_bytes()
+    assert cli.run(["gallery", str(tmp_path), "--target", "285", "--output", str(photograph)]) == 2
+    assert "is one of the photographs" in capsys.readouterr().err
+    assert photograph.read_bytes() == before
+
+
+def test_a_pipe_that_knows_few_letters_gets_its_lines(tmp_path, quick):
+    # What a redirected stream on Windows uses has no →, and Greek letters neither.
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    arguments = ("explain", "--sample", "chelsea", "--settings", quick, "--output", tmp_path / "out")
+    ran = command(*arguments, env=environment, encoding="cp1252")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "score 0." in ran.stdout
+    assert len(results(tmp_path / "out")) == 1
+    assert command("benchmark", "localization", "--help", env=environment, encoding="cp1252").returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_a_file_name_that_is_no_utf8(tmp_path, quick):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", name)
+    out = tmp_path / "out"
+    assert cli.run(["explain", os.fsdecode(name), "--settings", quick, "--output", str(out)]) == 0
+    assert os.fsencode(results(out)[0]["image"]) == name
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_others(tmp_path, quick, capsys):
+    out = tmp_path / "out"
+    (out / "chelsea.png").mkdir(parents=True)
+    arguments = [
+        "explain",
+        "--sample",
+        "chelsea",
+        "--sample",
+        "coffee",
+        "--settings",
+        quick,
+        "--output",
+        str(out),
+    ]
+    assert cli.run(arguments) == 2
+    assert "chelsea.png and .npy cannot be written" in capsys.readouterr().err
+    assert [entry["image"] for entry in results(out)] == ["coffee"]
+    assert (out / "coffee.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seed", str(10**20)], "--seed"),
+        (["--target", "²"], "expected a class index, wnid or exact class name"),
+        (["--device", "meta"], "--device: 'meta' cannot be used here"),
+        (["--output", "o" * 300], "--output"),
+    ],
+)
+def test_more_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    given = ["explain", "--sample", "chelsea", "--output", "out", *arguments]
+    assert cli.run(given) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

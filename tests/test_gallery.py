@@ -78,9 +78,10 @@ def test_probability_and_c_or_i_are_the_networks(tiny, folder, monkeypatch):
     alone = pt.learn_masks(tiny, images, 2, pt.MaskSettings().replace(**QUICK))
     torch.testing.assert_close(result.masks["default"].grid, alone.grid, atol=1e-4, rtol=0)
     settings = pt.MaskSettings.preset("localization").replace(**QUICK)
-    five = pt.learn_masks(tiny, images, [range(5)] * 5, settings)
+    # Five classes are all that there are; their scores sum to 1 on any image, so one is left out.
+    four = pt.learn_masks(tiny, images, pt.top_classes(tiny, images, 4), settings)
     torch.testing.assert_close(
-        result.masks["localization"].score_original, five.score_original, atol=1e-5, rtol=0
+        result.masks["localization"].score_original, four.score_original, atol=1e-5, rtol=0
     )
 
 

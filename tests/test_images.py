@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import sys
 
 import numpy as np
 import pytest
@@ -142,3 +145,36 @@ def test_one_path_and_wrong_sizes(photograph):
     assert pt.load_images(str(path), SIZE).shape == (1, 3, SIZE, SIZE)
     with pytest.raises(ValueError, match="size: expected a whole number of at least 8 image px, got 7"):
         pt.load_images(path, 7)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program in the path is a script here")
+def test_no_other_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    # Pillow hands PostScript to Ghostscript, whatever the file is called.
+    (tmp_path / "bin").mkdir()
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.write_text(f"#!{sys.executable}\nopen({str(started)!r}, 'w')\n")
+    ghostscript.chmod(ghostscript.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    path = tmp_path / "photograph.jpg"
+    Image.new("RGB", (40, 40)).save(path, format="EPS")
+    with pytest.raises(pt.ImageErrors, match="expected JPEG, PNG, WebP, TIFF, GIF or BMP"):
+        load(path)
+    assert not started.exists()
+
+
+def test_32_bit_pixels_are_refused_and_not_made_white(tmp_path):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.full((40, 40), 2_000_000_000, np.int32)).save(path)
+    with pytest.raises(pt.ImageErrors, match="holds 32-bit pixels; save it with 8 or 16 bits"):
+        load(path)
+
+
+def test_whatever_a_decoder_raises_is_the_files_fault(photograph, monkeypatch):
+    # Pillow's readers of rare formats raise NotImplementedError and others on damaged bytes.
+    def broken(_):
+        raise NotImplementedError("Unimplemented pixel format")
+
+    monkeypatch.setattr(Image.Image, "load", broken)
+    _, errors = pt.load_images([photograph[1]], SIZE, on_error="skip")
+    assert "is damaged (NotImplementedError" in errors[0].reason

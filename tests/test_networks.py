@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from small_inputs import Payload, tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial.networks import ZOO, imagenet_classes, torchvision_models, weights_file
+from perturb_tutorial.networks import ZOO, best_targets, imagenet_classes, torchvision_models, weights_file
 from perturb_tutorial.networks.steady import steady_rows
 
 
@@ -126,6 +127,13 @@ def test_top_classes_are_sorted(tiny, noise_images):
         pt.top_classes(tiny, noise_images, k=6)
 
 
+@pytest.mark.parametrize(("classes", "count", "taken"), [(5, 3, 3), (5, 5, 4), (5, 9, 4), (2, 5, 1)])
+def test_targets_are_never_all_classes_whose_scores_always_sum_to_1(noise_images, classes, count, taken):
+    network = pt.Network(tiny_module(classes), input_size=32, device="cpu")
+    sets = best_targets(network, noise_images, count)
+    assert sets == network.scores(noise_images).sort(1, descending=True).indices[:, :taken].tolist()
+
+
 class WithLogits(nn.Module):
     """Returns an object with .logits, as some model libraries do."""
 
@@ -149,6 +157,10 @@ def test_outputs_with_logits_are_understood():
         (
             lambda: pt.Network(Spatial(), input_size=8),
             r"N×K logits, got torch.float32 of shape \(1, 3, 8, 8\)",
+        ),
+        (
+            lambda: pt.Network(tiny_module(1), input_size=32),
+            "module: expected at least 2 classes, got 1: a softmax over one class is always 1",
         ),
         (
             lambda: pt.Network(tiny_module(), input_size=4),
@@ -306,3 +318,111 @@ def test_steady_rows_change_no_number_and_are_given_back(lite0):
             lite0.folded(torch.rand(1, 4, 224, 224))
     assert [len(layer._forward_hooks) for layer in lite0.folded.modules()] == hooks
     assert lite0.logits(images[:1]).shape == (1, 1000)
+
+
+class InPlace(nn.Module):
+    """A rectifier between convolution and BatchNorm, in place or not."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.norm_1, self.norm_2 = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.relu, self.out = nn.ReLU(inplace=inplace), nn.Linear(6, 4)
+        for norm in (self.norm_1, self.norm_2):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.3, 3)
+
+    def forward(self, x):
+        x = self.norm_1(self.relu(self.first(x)))  # cannot be folded: the rectifier is in between
+        return self.out(self.relu(self.norm_2(self.second(x))).mean((2, 3)))
+
+
+def test_a_rectifier_in_place_is_not_folded_across():
+    networks = [
+        pt.Network(InPlace(inplace), mean=(0.5,) * 3, std=(0.25,) * 3, input_size=32, device="cpu")
+        for inplace in (False, True)
+    ]
+    for network in networks:
+        norms = [
+            isinstance(layer, nn.BatchNorm2d) for layer in (network.folded.norm_1, network.folded.norm_2)
+        ]
+        assert norms == [True, False], "the second BatchNorm is folded, and only it"
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(networks[0].logits(x), networks[1].logits(x))
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm]
+)
+def test_a_weight_that_is_computed_is_left_unfolded(wrap):
+    module = tiny_module()
+    wrap(module[0])
+    module.eval()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = pt.Network(module, mean=(0, 0, 0), std=(1, 1, 1), input_size=32, device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(x), module(x), atol=1e-5, rtol=1e-5)
+
+
+class NoCopies(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("only leaves can be copied")
+
+
+def test_a_module_that_cannot_be_copied_is_named():
+    module = nn.Sequential(nn.Flatten(), NoCopies(3 * 32 * 32, 4))
+    with pytest.raises(ValueError, match=r"module: it cannot be copied \(RuntimeError: only leaves"):
+        pt.Network(module, mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
+
+
+def test_a_network_made_in_inference_mode_can_be_explained(noise_images):
+    with torch.inference_mode():
+        network = pt.Network(tiny_module(), mean=(0, 0, 0), std=(1, 1, 1), input_size=32, device="cpu")
+        moved = copy.copy(network)
+    images = noise_images.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(moved.logits(images)[:, 0].sum(), images)
+    assert slope.abs().sum() > 0
+
+
+def test_pixels_of_another_precision_are_taken(tiny, noise_images):
+    expected = tiny.scores(noise_images)
+    torch.testing.assert_close(tiny.scores(noise_images.double()), expected)
+    torch.testing.assert_close(
+        tiny.scores(noise_images.half()), expected, atol=2e-3, rtol=0
+    )  # 11 bits of a pixel
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "cpu:x", "toaster"])
+def test_a_device_without_numbers_is_refused(device):
+    with pytest.raises(ValueError, match="cannot be used here; expected auto, cpu, cuda or mps"):
+        pt.networks.pick_device(device)
+
+
+def test_loading_leaves_the_callers_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    pt.load_network("efficientnet_lite0", device="cpu")
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"\x80\x04garbage"], ids=["empty", "page", "garbage"]
+)
+def test_a_damaged_download_is_named(monkeypatch, tmp_path, content):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    url = torchvision_models().get_model_weights("alexnet").IMAGENET1K_V1.url
+    path = tmp_path / "checkpoints" / url.rpartition("/")[2]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a file of tensors") as caught:
+        pt.load_network("alexnet")
+    assert str(path) in str(caught.value)
+
+
+def test_a_state_with_other_keys_than_names_is_refused(tmp_path):
+    path = tmp_path / "state.pth"
+    torch.save({3: torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="should hold the state dict"):
+        pt.load_network("efficientnet_lite0", weights=path)

@@ -142,3 +142,10 @@ def test_targets_in_every_form(targets, expected):
 def test_wrong_targets_are_named(targets, message):
     with pytest.raises(ValueError, match=f"^targets: .*{message}"):
         objectives.class_sets(targets, 2, 5)
+
+
+def test_a_set_where_a_list_belongs_is_refused():
+    # {4, 1} for two images would be read as 1, 4 or as 4, 1.
+    with pytest.raises(ValueError, match="got one set, which has no order"):
+        objectives.class_sets({4, 1}, 2, 5)
+    assert objectives.class_sets([{4, 1}], 1, 5) == [[1, 4]]

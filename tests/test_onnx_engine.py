@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -104,3 +106,39 @@ def test_another_device_than_the_cpu_is_told():
     elsewhere = SimpleNamespace(device=torch.device("cuda", 0))
     with pytest.raises(ValueError, match="engine: 'onnx' runs on the CPU, the network is on cuda:0"):
         JointRuntime(elsewhere, pt.MaskSettings(), 1)
+
+
+def test_nothing_is_reported_to_anybody(tmp_path):
+    # OpenVINO tells Google Analytics that it was imported, and keeps a client's number at home.
+    program = """
+import socket, sys
+asked = []
+real = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **more: asked.append(host) or real(host, *rest, **more)
+from perturb_tutorial.onnx_engine import _openvino
+_openvino()
+import time; time.sleep(1)  # a thread of its own would have asked by now
+print(asked)
+assert not asked and "openvino_telemetry" not in sys.modules
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "HOME": str(home), "USERPROFILE": str(home)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert list(home.rglob("*openvino*")) == []
+
+
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_damaged_file_of_the_cache_is_made_anew(tiny, noise_images, keep):
+    settings = pt.MaskSettings(iterations=2)
+    expected = pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx")
+    (file,) = cache_folder().glob("*.onnx")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(keep * len(whole))])
+    again = pt.Network(tiny.module, mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
+    got = pt.learn_masks(again, noise_images, 0, settings, engine="onnx")
+    torch.testing.assert_close(got.grid, expected.grid)
+    assert len(file.read_bytes()) == len(whole)

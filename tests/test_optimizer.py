@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -421,3 +423,55 @@ def test_twenty_photographs_preservation(lite0, foolbox_photographs, preservatio
     assert (scores >= preservation_masks.score_original).sum() >= 18
     assert preservation_masks.area.median() <= 0.20
     assert preservation_masks.converged.all()
+
+
+class Severed(nn.Module):
+    """A classifier whose author switched gradients off inside of it."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.module(x)
+
+
+def test_a_network_without_gradients_is_refused_and_not_left_unexplained(noise_images):
+    network = pt.Network(
+        Severed(tiny_module()), mean=(0.5,) * 3, std=(0.25,) * 3, input_size=32, device="cpu"
+    )
+    with pytest.raises(ValueError, match="expected logits with a gradient"):
+        pt.learn_masks(network, noise_images, 0, pt.MaskSettings(iterations=2))
+
+
+def test_a_caller_in_inference_mode_gets_the_same_masks(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=3)
+    expected = pt.learn_masks(tiny, noise_images, 0, settings)
+    with torch.inference_mode():
+        got = pt.learn_masks(tiny, noise_images, 0, settings)
+    torch.testing.assert_close(got.grid, expected.grid)
+
+
+def test_threads_on_one_network_do_not_touch_each_other(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=12)
+    asked = [(noise_images[row : row + 1], row) for row in (0, 1, 2)] * 2
+    expected = [pt.learn_masks(tiny, image, target, settings).grid for image, target in asked]
+    scores = tiny.scores(noise_images)
+    with ThreadPoolExecutor(4) as pool:
+        learning = [pool.submit(pt.learn_masks, tiny, image, target, settings) for image, target in asked]
+        while not all(job.done() for job in learning):
+            torch.testing.assert_close(tiny.scores(noise_images), scores)
+        got = [job.result().grid for job in learning]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_each_device_says_when_it_is_full():
+    for words in (
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+    ):
+        assert optimizer.out_of_memory(RuntimeError(words))
+    assert not optimizer.out_of_memory(RuntimeError("shapes cannot be multiplied"))

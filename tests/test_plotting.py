@@ -39,7 +39,9 @@ def test_one_extreme_pixel_does_not_blacken_a_speckled_map():
     for method in ("gradient", "guided_backprop"):
         shown = plotting.normalized(heat, method=method)
         # The 99th percentile of equal steps from 0 to 1 is 0.99.
-        np.testing.assert_allclose(np.delete(shown, 5050), np.delete(np.clip(heat / 0.99, 0, 1), 5050), atol=2e-4)
+        np.testing.assert_allclose(
+            np.delete(shown, 5050), np.delete(np.clip(heat / 0.99, 0, 1), 5050), atol=2e-4
+        )
         assert shown.max() == 1
     assert np.median(plotting.normalized(heat, method="grad_cam")) < 0.001
     # Fewer than one pixel in a hundred: the percentile is 0 and the maximum counts.
@@ -60,6 +62,12 @@ def test_explanation_has_a_panel_for_each_thing_given(image):
         "under the mask: score 0.125",
         "saliency by mask",
     ]
+
+
+def test_a_class_with_dollars_is_no_formula(image, tmp_path):
+    figure = plotting.explanation(image, torch.rand(20, 30), target=r"$\frac$ bill")
+    figure.savefig(tmp_path / "bill.png")
+    assert figure.axes[0].get_xlabel() == r"$\frac$ bill"
 
 
 def test_comparison_grid_is_arranged_as_fig_3(image):

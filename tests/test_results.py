@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from small_inputs import Payload
@@ -162,3 +163,29 @@ def test_the_end_that_counts_is_the_objective(masks):
     )
     assert paid.agrees_with(masks)
     assert not dataclasses.replace(paid, score_masked=paid.score_masked + 0.03).agrees_with(masks)
+
+
+def test_masks_are_walked_through_one_by_one(masks):
+    alone = list(masks)
+    assert [one.grid.shape for one in alone] == [(1, 1, 28, 28)] * 3
+    assert [one.area.item() for one in alone] == masks.area.tolist()
+    with pytest.raises(IndexError, match="expected a row of 3 masks, got 3"):
+        masks[3]
+
+
+@pytest.mark.parametrize("row", [1, -2, np.int64(1), np.array(1), torch.tensor(1)], ids=repr)
+def test_a_row_by_an_index_of_any_kind(masks, row):
+    one = masks[row]
+    assert len(one) == 1
+    torch.testing.assert_close(one.area, masks.area[1:2])
+
+
+@pytest.mark.parametrize("change", [lambda c: c.pop("radius"), lambda c: c["settings"].update(depth=3)])
+def test_a_file_of_another_version_is_told(masks, tmp_path, change):
+    path = tmp_path / "masks.pt"
+    masks.save(path)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="which version wrote it"):
+        pt.Masks.load(path)

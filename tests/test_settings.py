@@ -65,7 +65,10 @@ def test_every_setting_has_its_source():
         ({"jitter": 0}, "jitter: expected a whole number of at least 1"),
         ({"tv_exponent": 0}, "tv_exponent: expected a number above 0"),
         ({"area_weight": float("nan")}, "area_weight: expected a number"),
-        ({"mask_scale": 500}, "mask_scale: expected at most 224"),
+        ({"mask_scale": 500}, "mask_scale: expected 1 to 224"),
+        ({"mask_scale": 0.01}, "mask_scale: expected 1 to 224"),
+        ({"mask_sigma": 1e7}, "mask_sigma: expected at most 224"),
+        ({"blur_sigma": 300.0}, "blur_sigma: expected at most 224"),
         ({"perturbation": "blurr"}, "perturbation: expected one of blur, constant, noise"),
     ],
 )

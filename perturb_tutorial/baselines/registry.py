@@ -17,6 +17,7 @@ from perturb_tutorial.baselines.gradient import gradient
 from perturb_tutorial.baselines.guided_backprop import guided_backprop
 from perturb_tutorial.baselines.occlusion import occlusion
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion
+from perturb_tutorial.layers import resolve_layer
 from perturb_tutorial.networks import Network
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.settings import MaskSettings
@@ -93,9 +94,9 @@ def saliency(
     """The map of each of N images by the method called ``method``, N×1×h×w, raw scale, on the images' device.
 
     ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them. ``layer``: the
-    layer that the method reads or that the mask is learned on, None for its usual one. ``settings``: of a mask.
-    ``seed``: of a mask or of variable occlusion. Both are unused elsewhere. ``options``: whatever else the method
-    takes, such as ``batch_size`` or ``progress``.
+    layer that the method reads or that the mask is learned on, by the module's name or the paper's, None for its
+    usual one. ``settings``: of a mask. ``seed``: of a mask or of variable occlusion. Both are unused elsewhere.
+    ``options``: whatever else the method takes, such as ``batch_size`` or ``progress``.
     Errors: ``ValueError`` for an unknown method or option (lists what there is) and what the method raises.
     """
     function = find_method(method).function
@@ -108,4 +109,5 @@ def saliency(
         listed = ", ".join(name for name, value in known.items() if value.kind is value.KEYWORD_ONLY)
         raise ValueError(f"{method}: expected options out of {listed}; got {', '.join(unknown)}")
     options.update((name, value) for name, value in given.items() if name in takes)
-    return function(network, images, targets, layer=layer, **options)
+    named = None if layer is None else resolve_layer(network, layer)
+    return function(network, images, targets, layer=named, **options)

@@ -22,6 +22,7 @@ import numpy as np
 from perturb_tutorial.benchmarks.base import Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.figures import Figures, keys
+from perturb_tutorial.benchmarks.measure import mask_heats
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.datasets import (
@@ -88,7 +89,7 @@ class AnimalParts(Benchmark):
         is_mask = view.method in ("mask", INITIAL_DISC)
         row: dict[str, Any] = {"eyes": [], "feet": [], "outside": 0}
         # A mask of ones, which is no map at all, still has values at the key points.
-        if not is_mask and not is_usable(heat):
+        if not (np.isfinite(heat).all() if is_mask else is_usable(heat)):
             return row
         positive = np.maximum(resize_map(heat, view.size), 0)
         mask = 1 - (positive if is_mask else positive / max(positive.max(), np.finfo(float).tiny))
@@ -159,7 +160,8 @@ def _initial_disc(view: View) -> Any:
     """Saliency (1×1×S×S) of the mask before the first step."""
     start = view.settings.mask.replace(iterations=0)
     targets = [list(view.question.targets)]
-    return learn_masks(view.network, view.image[None], targets, start, seed=view.settings.seed).saliency
+    masks = learn_masks(view.network, view.image[None], targets, start, seed=view.settings.seed)
+    return mask_heats(masks).cpu().numpy()
 
 
 @cache

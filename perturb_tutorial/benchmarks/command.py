@@ -26,16 +26,19 @@ _COMMON = [
     click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"),
     click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="The network's state dict."),
     click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True),
-    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE", help="JSON of mask settings."),
+    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE",
+                 help="JSON of mask settings."),
     click.option("--game", type=click.Choice(GAMES), help="The game of the masks.  [default: deletion]"),
-    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="onnx: on a CPU faster for EfficientNets."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True,
+                 help="onnx: on a CPU faster for EfficientNets."),
+    click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     click.option("--ray-address", metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
-    click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N", help="Of each of Ray's workers without a GPU."),
+    click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
+                 help="Of each of Ray's workers without a GPU."),
     click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
 ]  # fmt: skip
 
@@ -78,7 +81,11 @@ def grid_pointing_game(**options: Any) -> int:
 @benchmark.command()
 @_common
 @click.option(
-    "--held-out-share", type=float, default=0.1, show_default=True, help="Share of the images on which α* is searched."
+    "--held-out-share",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of the images on which α* is searched.",
 )
 def localization(**options: Any) -> int:
     """Does the box around the map's high part fit the object? (§5)"""
@@ -105,7 +112,9 @@ def animal_parts(**options: Any) -> int:
 
 @benchmark.command()
 @_common
-@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Steps of each curve.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Steps of each curve."
+)
 def faithfulness(**options: Any) -> int:
     """Does the score follow the map when pixels are deleted and inserted?"""
     return _run("faithfulness", **options)
@@ -216,9 +225,15 @@ def _tell(outcome: Outcome) -> None:
         click.echo(f"… and {len(summary['figures']) - SHOWN} more")
     records = summary["records"]
     if records["bad_images"]:
-        click.echo(f"{records['bad_images']} bad images were not measured:", err=True)
+        click.echo(f"{records['bad_images']} bad images are in no figure:", err=True)
         for problem in records["problems"]:
             click.echo(f"  {problem}", err=True)
+    if records["set_aside"]:
+        click.echo(
+            f"{records['set_aside']} records of these images, from another start of the run, are set aside; "
+            "a new folder measures all methods on them as they are now",
+            err=True,
+        )
     for method, count in records["unusable_maps"].items():
         click.echo(f"{method}: {count} maps are zero everywhere or not finite", err=True)
     click.echo(

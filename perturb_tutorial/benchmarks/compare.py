@@ -40,11 +40,13 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     tables = [read_records(path / RECORDS) for path in paths]
     if labels[0] == labels[1]:
         raise ValueError(f"labels: expected two different ones, got {labels[0]!r} twice")
+    # Images that are bad in one run are in no figure: a method that differs on them alone is the same.
+    bad: set[Any] = set().union(*(table.loc[table["problem"].notna(), "image_id"] for table in tables))
     pieces = []
     for method in dict.fromkeys([*tables[0]["method"], *tables[1]["method"]]):
         own = [table[table["method"] == method] for table in tables]
         if not own[0].empty and not own[1].empty:
-            if _same(*own):
+            if _same(*(part[~part["image_id"].isin(bad)] for part in own)):
                 own.pop()
             else:
                 own = [
@@ -65,6 +67,12 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
 
 
 def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    """Whether two runs of one method say the same, but for the time they took."""
-    ordered = [part.drop(columns="seconds").sort_values(_KEYS, ignore_index=True) for part in (first, second)]
+    """Whether two runs of one method say the same.
+
+    Its time is the machine's, and ``score`` the network's of the image, which batches of other sizes round otherwise.
+    """
+    ordered = [
+        part.drop(columns=["seconds", "score"]).sort_values(_KEYS, ignore_index=True)
+        for part in (first, second)
+    ]
     return bool(ordered[0].astype(str).equals(ordered[1].astype(str)))

@@ -19,6 +19,7 @@ from perturb_tutorial.datasets import (
     Dataset,
     ImageRecord,
     animal_categories,
+    category_matches,
     first_images,
     imagenet_classes_of,
     read_animal_parts,
@@ -77,7 +78,8 @@ def read_data(
 
     COCO is recognized by its ``annotations/instances_*.json``; anything else is ImageNet. The benchmark animal-parts
     reads :func:`~perturb_tutorial.datasets.read_animal_parts`, with ImageNet's images in ``images``. ``near`` adds
-    COCO categories that ImageNet has only something like. Errors: ``ValueError`` with one line.
+    COCO categories that ImageNet has only something like. Errors: ``ValueError`` with one line, also where one of
+    COCO's category ids has another name: the ImageNet classes under COCO's are not those of other data in its format.
     """
     if str(folder) == SAMPLES:
         return read_samples(labels=benchmark == "animal-parts")
@@ -87,12 +89,25 @@ def read_data(
     if benchmark == "animal-parts":
         return BenchmarkData(read_animal_parts(root, images), kinds=animal_categories(root))
     if any(root.glob("annotations/instances_*.json")):
-        return BenchmarkData(read_coco(root, split), imagenet_classes_of(near=near))
+        dataset = read_coco(root, split)
+        _check_names(dataset)
+        return BenchmarkData(dataset, imagenet_classes_of(near=near))
     if benchmark == "pointing-game":
         raise ValueError(
             f"data: {root}: expected COCO's annotations/instances_<split>.json in it, found none"
         )
     return BenchmarkData(read_imagenet(root, split or "val"))
+
+
+def _check_names(dataset: Dataset) -> None:
+    """The table of ImageNet's classes goes by COCO's category ids, which mean other things elsewhere."""
+    names = {row.category_id: row.category for row in category_matches()}
+    for category, name in dataset.categories.items():
+        wanted = names.get(category, name)
+        if name.strip().casefold().replace("_", " ") != wanted.casefold():
+            raise ValueError(
+                f"data: category {category} is {name!r}, COCO's is {wanted!r}; use BenchmarkData with your own classes"
+            )
 
 
 def read_samples(*, labels: bool = False) -> BenchmarkData:

@@ -17,12 +17,13 @@ from perturb_tutorial.baselines.variable_occlusion import variable_occlusion_poi
 from perturb_tutorial.benchmarks.base import Benchmark, View
 from perturb_tutorial.benchmarks.plan import Batch, Mosaic, Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-from perturb_tutorial.datasets.records import ImageRecord, check_image
+from perturb_tutorial.datasets.records import ImageRecord, check_image, printable
 from perturb_tutorial.images import load_images
 from perturb_tutorial.metrics.heatmaps import is_usable
-from perturb_tutorial.networks import Network, top_classes
+from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.optimizer import learn_masks
+from perturb_tutorial.results import Masks
 
 POINTING = "variable_occlusion"
 """The method that chooses a point of its own (§4.1)."""
@@ -122,14 +123,24 @@ class Worker:
             return Answers(points=[(x, y) for x, y in points.tolist()])
         if method == "mask":
             if settings.target_count > 1 and self.benchmark.name == "localization":
-                sets = top_classes(network, images, min(settings.target_count, network.class_count))
+                sets = best_targets(network, images, settings.target_count)
             masks = learn_masks(
                 network, images, sets, settings.mask, seed=settings.seed, engine=settings.mask_engine
             )
-            heats = masks.salient_grid if self.benchmark.reads_grid else masks.saliency
-            converged = masks.converged.tolist()
-            return Answers(_arrays(heats), converged=converged)
+            heats = mask_heats(masks, grid=self.benchmark.reads_grid)
+            return Answers(_arrays(heats), converged=masks.converged.tolist())
         return Answers(_arrays(saliency(network, images, sets, method=method, seed=settings.seed)))
+
+
+def mask_heats(masks: Masks, *, grid: bool = False) -> Tensor:
+    """The masks' saliencies N×1×H×W, or with ``grid`` the salient grids N×1×h×w.
+
+    NaN where a score before or after is no number. Such a mask was learned from nothing and may delete everything,
+    which would point at the middle of the image; it has to be a miss (§4).
+    """
+    heats = masks.salient_grid if grid else masks.saliency
+    scores = torch.stack((masks.score_original, masks.score_perturbed, masks.score_masked))
+    return heats.masked_fill(~scores.isfinite().all(0).view(-1, 1, 1, 1), torch.nan)
 
 
 def _arrays(heats: Tensor) -> list[NDArray[np.float32]]:
@@ -171,5 +182,5 @@ def _load_file(record: ImageRecord, size: int) -> Scene:
         return Scene(None, (0, 0), checked.problem)
     images, errors = load_images([checked.path], size, on_error="skip")
     if errors:
-        return Scene(None, (0, 0), f"{checked.path.name}: {errors[0].reason}")
+        return Scene(None, (0, 0), printable(f"{checked.path.name}: {errors[0].reason}"))
     return Scene(images[0], checked.size, None)

@@ -22,8 +22,9 @@ class BenchmarkSettings:
     ``methods``: names of methods, empty for the benchmark's own choice. ``mask``: settings of the method ``mask``.
     ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`; "onnx" is faster on a CPU and the same within rounding.
     ``target_count``: how many of the best predicted classes the mask of the localization benchmark has as targets;
-    1 is the true class (§6.2 has 5). ``seed``: of masks, variable occlusion, drawn images and resamples.
-    ``limit``: at most that many images, drawn by seed, so that a smaller number is part of a larger one.
+    1 is the true class (§6.2 has 5); never all classes of a network. ``seed``: of masks, variable occlusion, drawn
+    images and resamples. ``limit``: at most that many images, drawn by seed, so that a smaller number is part of a
+    larger one.
     ``batch_size``: questions in a batch; a record is computed in the same batch however often a run is resumed.
 
     ``per_class``: pointing game, the first images of each class. ``cells``, ``mosaics``: grid pointing game, mosaics

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,8 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 
     path = Path(folder)
     path = path if path.name.endswith(SUFFIX) else path / RECORDS
+    if path.is_dir():
+        part_numbers(path)
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -56,6 +59,24 @@ def read_records(folder: str | Path) -> pd.DataFrame:
         raise BenchmarkError(
             f"{path} cannot be read ({reason}); delete the file named and start again"
         ) from error
+
+
+def part_numbers(folder: Path) -> set[int]:
+    """The numbers of the batches whose files are in ``folder``.
+
+    ``BenchmarkError`` names a file that is no part of the records, such as a copy of one: pandas would read it, too.
+    """
+    numbers = set()
+    for entry in folder.iterdir():
+        if entry.name.startswith((".", "_")):  # pandas does not read these
+            continue
+        found = re.fullmatch(rf"{PREFIX}(\d{{8,}}){re.escape(SUFFIX)}", entry.name)
+        if found is None:
+            raise BenchmarkError(
+                f"{entry} is no part of the run's records; move it elsewhere and start again"
+            )
+        numbers.add(int(found[1]))
+    return numbers
 
 
 class Store:
@@ -78,8 +99,7 @@ class Store:
 
     def done(self) -> set[int]:
         """Numbers of the batches that are finished."""
-        names = (entry.name for entry in self.folder.iterdir() if entry.name.startswith(PREFIX))
-        return {int(name.removeprefix(PREFIX).removesuffix(SUFFIX)) for name in names}
+        return part_numbers(self.folder)
 
     def append(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """The rows of batch ``number``, on the disk when this returns."""
@@ -121,7 +141,7 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with whole_file(path) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", "backslashreplace"))  # a folder's name may be no UTF-8
             _flush(file)
     except OSError as error:
         raise unwritable(path, error) from error

@@ -173,7 +173,10 @@ def animal_categories(folder: str | Path) -> dict[int, int]:
     for path in [root / "annotations.json", *sorted(root.glob("annotations/*keypoints*.json"))]:
         if path.is_file() and not (root / "xml").is_dir():
             known = {row.category: row.category_id for row in category_matches() if row.match == "exact"}
-            named = {c["id"]: (c.get("name"), c.get("supercategory")) for c in load_json(path)["categories"]}
+            named = {
+                int(c["id"]): (str(c["name"]), str(c.get("supercategory")))
+                for c in load_json(path)["categories"]
+            }
             return {
                 key: known[name]
                 for key, names in named.items()

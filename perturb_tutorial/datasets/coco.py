@@ -7,7 +7,7 @@ The official layout, under one folder of yours:
 
 (``images/val2014/`` works too.) The JSON is read here rather than by ``pycocotools.coco.COCO``, which prints,
 lets a later record overwrite an earlier one with the same id, and meets a missing image only when it is
-opened. Segments are turned into pixels by pycocotools, in :mod:`perturb_tutorial.metrics.segments`.
+opened. Segments are turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
-from perturb_tutorial.metrics.segments import coco_masks
+from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point, printable
+from perturb_tutorial.metrics.segments import run_lengths
 
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
+FAR = 10
+"""A coordinate beyond this many times the image's longer side is a mistake. pycocotools would walk along every pixel of
+such an outline."""
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -31,6 +34,8 @@ def load_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such annotation file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: the annotation file cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: the annotation file is not whole JSON ({error}); copy or download it again"
@@ -68,21 +73,19 @@ def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number above every float
+        return False
 
 
 def _code_fault(code: dict[str, Any], height: int, width: int) -> str | None:
-    if list(code.get("size", ())) != [height, width]:
+    if code.get("size") != [height, width]:
         return f"a run-length code of size {code.get('size')} on an image of [{height}, {width}]"
-    counts = code.get("counts")
-    if isinstance(counts, list):
-        whole = all(isinstance(count, int) and count >= 0 for count in counts)
-        if not whole or sum(counts) != height * width:
-            return "a run-length code that does not add up to the image"
-        return None if sum(counts[1::2]) else "an empty segment"
-    if not isinstance(counts, str) or not counts:
-        return "an empty segment"
-    return None if coco_masks().area(code) else "an empty segment"
+    try:
+        return None if sum(run_lengths(code.get("counts"), height * width)[1::2]) else "an empty segment"
+    except ValueError:
+        return "a run-length code that does not add up to the image"
 
 
 def _segments(raw: object, height: int, width: int) -> tuple[list[Any] | dict[str, Any], str | None]:
@@ -97,10 +100,12 @@ def _segments(raw: object, height: int, width: int) -> tuple[list[Any] | dict[st
             return [], "a polygon with fewer than 3 points"
         try:
             packed = array("d", polygon)
-        except TypeError:
+        except (TypeError, OverflowError):
             return [], "a polygon with a coordinate that is no number"
         if not math.isfinite(sum(packed)):
             return [], "a polygon with a coordinate that is no number"
+        if max(map(abs, packed)) > FAR * max(height, width):
+            return [], "a polygon far outside of the image"
         xs, ys = packed[::2], packed[1::2]
         inside = inside or (max(xs) > 0 and min(xs) < width and max(ys) > 0 and min(ys) < height)
         polygons.append(packed)
@@ -113,12 +118,21 @@ def _box_fault(box: object, height: int, width: int) -> str | None:
     x, y, w, h = box
     if w < 0 or h < 0:
         return "a box of negative size"
+    if max(map(abs, box)) > FAR * max(height, width):
+        return "a box far outside of the image"
     return None if x < width and y < height and x + w > 0 and y + h > 0 else "a box outside of the image"
+
+
+def _points_fault(points: object) -> str | None:
+    whole = points is None or (
+        isinstance(points, list) and len(points) % 3 == 0 and all(map(_number, points))
+    )
+    return None if whole else "key points that are not numbers x, y, v"
 
 
 def _parts(annotation: dict[str, Any], names: list[str]) -> dict[str, tuple[Point, ...]]:
     """Labeled key points (v > 0) of eyes and feet, by part."""
-    triples = annotation.get("keypoints") or []
+    triples = (annotation.get("keypoints") or []) if names else []
     found: dict[str, list[Point]] = {}
     for name, k in zip(names, range(0, len(triples) - 2, 3), strict=False):
         part = PARTS.get(name.lower().replace(" ", "_").rsplit("_", 1)[-1])
@@ -134,7 +148,7 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
         try:
             key, file = int(image["id"]), Path(str(image["file_name"]))
             sides = int(image["height"]), int(image["width"])
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             problems.append(f"{path.name}: an image without id, file_name, height and width: left out")
             continue
         if key in images:
@@ -177,6 +191,8 @@ def _read_annotations(
         else:
             height, width = int(images[image_id]["height"]), int(images[image_id]["width"])
             fault = _box_fault(annotation.get("bbox"), height, width)
+            if fault is None and keypoints[category]:
+                fault = _points_fault(annotation.get("keypoints"))
             if fault is None and segments:
                 segmentation, fault = _segments(annotation.get("segmentation"), height, width)
         if fault is not None:
@@ -218,10 +234,12 @@ def read_coco_json(
     path, folder = Path(annotation_file), Path(image_folder)
     content = load_json(path)
     try:
-        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        keypoints = {int(c["id"]): [str(k) for k in c.get("keypoints", [])] for c in content["categories"]}
-    except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{path}: expected an id and a name for every category") from None
+        categories = {int(c["id"]): printable(str(c["name"])) for c in content["categories"]}
+        keypoints = {int(c["id"]): [str(k) for k in c.get("keypoints") or []] for c in content["categories"]}
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise ValueError(
+            f"{path}: expected an id and a name, and a list of key points or none, for every category"
+        ) from None
     if len(categories) < len(content["categories"]):
         raise ValueError(f"{path}: expected categories with an id of their own each, got one twice")
     if check_files and not folder.is_dir():
@@ -246,7 +264,7 @@ def read_coco_json(
                 problem=f"{file}: the image is missing from {folder}" if missing else None,
             )
         )
-    return Dataset(name or path.stem, tuple(records), categories, tuple(problems))
+    return Dataset(name or path.stem, tuple(records), categories, tuple(map(printable, problems)))
 
 
 def read_coco(folder: str | Path, split: str | None = None) -> Dataset:

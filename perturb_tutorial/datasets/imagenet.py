@@ -11,11 +11,16 @@ looked for in ``<folder>``: ``LOC_val_solution.csv`` (Kaggle), ``val.txt`` (name
 ``LOC_val_solution.csv`` or the official XML files, in px of the original image, inclusive corners. Images on
 the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one a line) are left out, as
 the authors did (§5).
+
+A record's id is the file's name without its ending. Where names are used again in the folders of several classes, as in
+ImageNet-R and ImageNet-Sketch, or with several endings, it is the path under the images' folder.
 """
 
 from __future__ import annotations
 
 import csv
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -46,28 +51,34 @@ def parse_xml(path: Path) -> ElementTree.Element:
     """Root of a small annotation file; ``ValueError`` where it is broken or defines entities."""
     try:
         text = path.read_bytes()
-        if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
-            # Annotations need none, and nested entities can fill the memory.
-            raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY")
-        return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, OSError) as error:
+        # Annotations need none, and nested entities can fill the memory.
+        root = None if b"<!ENTITY" in text or b"<!DOCTYPE" in text else ElementTree.fromstring(text)
+    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
+        # The middle two are of an encoding that Python does not know or expat cannot take.
         raise ValueError(f"{path}: the XML file cannot be read ({error})") from None
+    if root is None:
+        raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY")
+    return root
 
 
 def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
     """Wnid and boxes of each image id in Kaggle's ``LOC_val_solution.csv``: ``id,"wnid x0 y0 x1 y1 …"``."""
     found = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            words = (row.get("PredictionString") or "").split()
-            try:
-                corners = [[float(word) for word in words[k + 1 : k + 5]] for k in range(0, len(words), 5)]
-                boxes = tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners)
-                if not words or set(words[::5]) != {words[0]}:
-                    raise ValueError
-                found[row["ImageId"]] = (words[0], boxes)
-            except (ValueError, KeyError):
-                raise ValueError(f'{path}: line {number}: expected ImageId,"wnid x0 y0 x1 y1 …"') from None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:  # of a quote that is never closed, for one
+        raise ValueError(f"{path}: the list of boxes cannot be read ({error})") from None
+    for number, row in enumerate(rows, start=2):
+        words = (row.get("PredictionString") or "").split()
+        try:
+            corners = [[float(word) for word in words[k + 1 : k + 5]] for k in range(0, len(words), 5)]
+            boxes = tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners)
+            if not words or set(words[::5]) != {words[0]}:
+                raise ValueError
+            found[row["ImageId"]] = (words[0], boxes)
+        except (ValueError, KeyError):
+            raise ValueError(f'{path}: line {number}: expected ImageId,"wnid x0 y0 x1 y1 …"') from None
     return found
 
 
@@ -90,11 +101,20 @@ def read_xml_boxes(path: Path) -> tuple[str, tuple[Box, ...]]:
 def _number(stem: str) -> int | None:
     """1-based number of a validation image's name, or None."""
     digits = stem.removeprefix(VALIDATION_PREFIX)
-    return int(digits) if stem.startswith(VALIDATION_PREFIX) and digits.isdigit() else None
+    return int(digits) if stem.startswith(VALIDATION_PREFIX) and digits.isdecimal() else None
+
+
+def _is_box(box: Box) -> bool:
+    x0, y0, x1, y1 = box
+    return all(map(math.isfinite, box)) and x0 <= x1 and y0 <= y1
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: the list cannot be read ({error})") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _first(folder: Path, names: Iterable[str]) -> Path | None:
@@ -132,7 +152,10 @@ def validation_labels(folder: Path) -> Callable[[str], str | None]:
             raise ValueError(
                 f"{path}: its numbers are the development kit's own; put the kit's map_clsloc.txt beside it"
             )
-        by_number = {number: wnid for wnid, number, *_ in map(str.split, _lines(table))}
+        try:
+            by_number = {number: wnid for wnid, number, *_ in map(str.split, _lines(table))}
+        except ValueError:
+            raise ValueError(f"{table}: expected a wnid and its number a line") from None
         try:
             ordered = [by_number[number] for number in _lines(path)]
         except KeyError as error:
@@ -201,10 +224,10 @@ def read_imagenet(
     if not files:
         label_of = validation_labels(root)
         files = [(path, label_of(path.stem) or "") for path in sorted(images.iterdir()) if path.is_file()]
+    files = [(path, wnid) for path, wnid in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    repeated = {stem for stem, times in Counter(path.stem for path, _ in files).items() if times > 1}
     records, left_out = [], 0
     for path, wnid in files:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
         if _number(path.stem) in black:
             left_out += 1
             continue
@@ -219,13 +242,16 @@ def read_imagenet(
                 boxed, truth = read_xml_boxes(box_source / f"{path.stem}.xml")
             else:
                 boxed = wnid
+            if path.stem in repeated and boxed != wnid:
+                truth = ()  # boxes of the other class's image
+            if not all(map(_is_box, truth)):
+                problem, truth = f"{path.name}: a box that is not x0 ≤ x1, y0 ≤ y1", ()
             if truth and problem is None and boxed != wnid:
                 problem = f"{path.name}: its folder or list says {wnid}, its boxes are of {boxed}"
         except ValueError as error:
             problem = str(error)
-        records.append(
-            ImageRecord(id=path.stem, path=path, label=indices.get(wnid), truth=truth, problem=problem)
-        )
+        key = path.relative_to(images).as_posix() if repeated else path.stem
+        records.append(ImageRecord(id=key, path=path, label=indices.get(wnid), truth=truth, problem=problem))
     if not records:
         raise ValueError(
             f"{images}: expected images in folders by wnid or named {VALIDATION_PREFIX}…, found none"

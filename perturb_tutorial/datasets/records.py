@@ -16,8 +16,15 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from perturb_tutorial.images import FORMATS
+
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
+
+
+def printable(text: str) -> str:
+    """``text`` as files and terminals can hold it: bytes of a file's name that are no UTF-8 are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class ImageRecord:
     """One image: its file, its size if the annotations tell it, its instances, and what is wrong with it.
 
     ``label`` is the ImageNet class index where the data set gives one to the whole image, ``truth`` its boxes
-    of that class with inclusive corners (x0, y0, x1, y1).
+    of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made :func:`printable`.
     """
 
     id: int | str
@@ -52,6 +59,11 @@ class ImageRecord:
     label: int | None = None
     truth: tuple[Box, ...] = ()
     problem: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "problem"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, printable(value))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,12 +116,12 @@ def check_image(record: ImageRecord) -> ImageRecord:
     if record.problem is not None:
         return record
     try:
-        with Image.open(record.path) as file:
+        with Image.open(record.path, formats=FORMATS) as file:
             file.load()
             width, height = ImageOps.exif_transpose(file).size
     except FileNotFoundError:
         return replace(record, problem=f"{record.path.name}: the image is missing from {record.path.parent}")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever Pillow's decoders raise on damaged bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return replace(record, problem=f"{record.path.name}: the image cannot be read ({reason})")
     if (record.height, record.width) == (None, None):

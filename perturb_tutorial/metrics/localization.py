@@ -11,7 +11,7 @@ The box goes around **all** kept pixels. A box (x0, y0, x1, y1) has inclusive co
 x1. Nothing left is the whole image. It is right when its IoU with any true box of the class is at least ½,
 where a box's sides are x1 − x0 + 1 and y1 − y0 + 1. On an image smaller than the input a pixel of the map is less
 than one of the image, so a scaled box may be narrower than 1 px (x1 < x0). α* is the α with the lowest error on a
-held-out part.
+held-out part. A map that is not finite is never right.
 
 (The authors thresholded the small map before resizing it, and their energy rule dropped the pixel that
 reached the share.)
@@ -166,13 +166,14 @@ def right_by_alpha(
     alphas: ArrayLike | None = None,
 ) -> Bool:
     """Whether the box of ``heat`` (H×W at input size) is right, for each of A values of α (default: the
-    grid).
+    grid). A map that is not finite is wrong at every α: it says nothing.
 
     ``truth`` (M×4) holds the true boxes of the class in px of the original image, whose ``size`` is (height,
     width).
     """
     boxes = threshold_boxes(heat, threshold, grid_of(threshold) if alphas is None else alphas)
-    return is_right(scale_boxes(boxes, as_map(heat).shape, size), truth)
+    array = as_map(heat)
+    return is_right(scale_boxes(boxes, array.shape, size), truth) & np.isfinite(array).all()
 
 
 def grid_of(threshold: Threshold) -> Float:

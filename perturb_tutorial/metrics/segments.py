@@ -1,8 +1,8 @@
 """Which pixels a COCO segmentation covers, and how far a point is from them.
 
 A segmentation is a list of polygons ``[[x0, y0, x1, y1, …], …]``, or a run-length code ``{"size": [h, w],
-"counts": …}`` (crowds). pycocotools turns either into a mask; the distance is from the point to the nearest
-covered pixel's center:
+"counts": …}`` (crowds). pycocotools turns polygons into a mask, codes are read here; the distance is from the point
+to the nearest covered pixel's center:
 
     d(p, S) = min over pixels (x, y) in S of √((x − p_x)² + (y − p_y)²)
 
@@ -44,6 +44,40 @@ def _vertices(polygons: list[Any], size: tuple[int, int]) -> Bool:
     return covered
 
 
+def run_lengths(counts: object, pixels: int) -> list[int]:
+    """The run lengths of a run-length code, background first, from its list or its compressed text.
+
+    In the text each character's low 5 bits, after 48 is taken off, are the number's next ones; the 6th says that it
+    goes on, the last 5th is its sign; from the 4th number on it is the difference to the last but one. pycocotools
+    does not check that, and writes beyond the image where runs are too long.
+    Errors: ``ValueError`` where they are not whole numbers from 0 on that add up to ``pixels``.
+    """
+    lengths = counts if isinstance(counts, list) else _decompressed(counts)
+    if not all(isinstance(length, int) and length >= 0 for length in lengths) or sum(lengths) != pixels:
+        raise ValueError(f"segmentation: expected a run-length code of {pixels} px in all")
+    return lengths
+
+
+def _decompressed(counts: object) -> list[int]:
+    """Empty for what is no compressed code."""
+    text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
+    lengths: list[int] = []
+    value = bits = 0
+    for character in text if isinstance(text, str) else "":
+        part = ord(character) - 48
+        if not 0 <= part < 64 or bits > 60:
+            return []
+        value |= (part & 31) << bits
+        bits += 5
+        if part & 32:
+            continue
+        if part & 16:
+            value -= 1 << bits
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = bits = 0
+    return [] if bits else lengths
+
+
 def segment_mask(segmentation: Segmentation, size: tuple[int, int]) -> Bool:
     """Pixels (height×width, bool) that one segmentation covers in an image of ``size`` = (height, width) px.
 
@@ -52,21 +86,20 @@ def segment_mask(segmentation: Segmentation, size: tuple[int, int]) -> Bool:
     forms or a run-length code of another size.
     """
     height, width = as_size(size)
-    mask = coco_masks()
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size", ())) != [height, width]:
+        given = segmentation.get("size")
+        if given not in ([height, width], (height, width)):
             raise ValueError(
-                f"segmentation: expected a run-length code of size [{height}, {width}], "
-                f"got {segmentation.get('size')}"
+                f"segmentation: expected a run-length code of size [{height}, {width}], got {given}"
             )
-        code = segmentation
-        if isinstance(code["counts"], list):
-            code = mask.frPyObjects(code, height, width)
-        return np.asarray(mask.decode(code), dtype=np.bool_)
+        lengths = run_lengths(segmentation.get("counts"), height * width)
+        on = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        return on.reshape((height, width), order="F")
     if not isinstance(segmentation, list) or not all(len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
         raise ValueError("segmentation: expected polygons of at least 3 points x, y, or a run-length code")
     if not segmentation:
         return np.zeros((height, width), dtype=np.bool_)
+    mask = coco_masks()
     covered = np.asarray(
         mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))), dtype=np.bool_
     )

@@ -1,7 +1,7 @@
 """Networks: a frozen classifier that takes pixels, and the ones that load by name."""
 
 from perturb_tutorial.networks.class_table import ClassTable, imagenet_classes
-from perturb_tutorial.networks.network import Network, pick_device, top_classes
+from perturb_tutorial.networks.network import Network, best_targets, pick_device, top_classes
 from perturb_tutorial.networks.zoo import (
     ZOO,
     WeightsUnavailable,
@@ -16,6 +16,7 @@ __all__ = [
     "ClassTable",
     "Network",
     "WeightsUnavailable",
+    "best_targets",
     "imagenet_classes",
     "load_network",
     "pick_device",

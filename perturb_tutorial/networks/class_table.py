@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -32,7 +33,7 @@ class ClassTable:
         is out of range.
         """
         text = text.strip()
-        if text.lstrip("-").isdigit():
+        if re.fullmatch(r"-?[0-9]+", text):
             if not 0 <= int(text) < len(self):
                 raise ValueError(f"expected a class index from 0 to {len(self) - 1}, got {text}")
             return int(text)

@@ -56,7 +56,7 @@ def _absorb_padding(layer: nn.Module) -> None:
 
 def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
     """The output, and the (linear, norm) names where the norm read what the linear layer just wrote."""
-    made_by: dict[int, str] = {}
+    made_by: dict[tuple[int, int], str] = {}  # by id and version: an in-place ReLU in between counts
     kept: list[Tensor] = []  # keeps every output alive, so that no id() is used twice
     calls: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []
@@ -66,24 +66,29 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
             calls[name] = calls.get(name, 0) + 1
             if isinstance(layer, _LINEAR):
                 kept.append(output)
-                made_by[id(output)] = name
-            elif inputs and id(inputs[0]) in made_by:
-                pairs.append((made_by[id(inputs[0])], name))
+                made_by[_state(output)] = name
+            elif inputs and _state(inputs[0]) in made_by:
+                pairs.append((made_by[_state(inputs[0])], name))
 
         return watch
 
     handles = [
         layer.register_forward_hook(hook(name, layer))
         for name, layer in module.named_modules()
-        if isinstance(layer, _LINEAR) or (isinstance(layer, _NORMS) and layer.running_mean is not None)
+        if (isinstance(layer, _LINEAR) and _plain(layer))
+        or (isinstance(layer, _NORMS) and layer.running_mean is not None)
     ]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors have no version
             output = module(example)
     finally:
         for handle in handles:
             handle.remove()
     return output, [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
+
+
+def _state(value: Tensor) -> tuple[int, int]:
+    return id(value), value._version
 
 
 def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:
@@ -103,6 +108,11 @@ def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:
     linear.bias = nn.Parameter(shift.to(weight), requires_grad=False)
     parent, _, child = norm_name.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Whether the weight is a parameter of the layer itself, not computed by a parametrization or a hook."""
+    return "weight" in layer._parameters
 
 
 def _exact(value: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ def pick_device(device: str | torch.device | None = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=chosen).cpu()
+    except Exception as error:  # whatever a backend that is not here raises
         raise ValueError(
             f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps"
         ) from error
@@ -47,9 +47,11 @@ class Network:
 
     ``module`` stays as it was built: layer names and comparison methods refer to it. Scores and masks use a copy
     whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
-    Errors: ``ValueError`` with one line for an argument of the wrong form, or a module that fails on a gray image.
+    Errors: ``ValueError`` with one line for an argument of the wrong form, a module that fails on a gray image, or one
+    with a single logit.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         module: nn.Module,
@@ -77,7 +79,7 @@ class Network:
         self.input_size = input_size
         self.device = pick_device(device)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        self.module = _copied(module).eval().requires_grad_(False).to(self.device)
         example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
         example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
             example
@@ -128,12 +130,19 @@ class Network:
             raise ValueError(
                 f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
             )
-        return logits.shape[1]
+        count = logits.shape[1]
+        if count < 2:
+            raise ValueError(
+                f"module: expected at least 2 classes, got {count}: a softmax over one class is always 1; add a second "
+                "logit, such as zeros, which makes the score the first one's sigmoid"
+            )
+        return count
 
     def __repr__(self) -> str:
         what = f"input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r}"
         return f"Network({self.name!r}, {what})"
 
+    @torch.inference_mode(False)
     def to(self, device: str | torch.device) -> Network:
         """This network on ``device``: itself if it is there already, else a copy."""
         target = pick_device(device)
@@ -173,11 +182,11 @@ class Network:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
-        return self.normalized_logits(self.normalize(images.to(self.device)))
+        return self.normalized_logits(self.normalize(images.to(self.device).float()))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
-        return _as_logits(self.module(self.normalize(images.to(self.device))))
+        return _as_logits(self.module(self.normalize(images.to(self.device).float())))
 
     @property
     def folded(self) -> nn.Module:
@@ -231,6 +240,15 @@ def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]
     return cast("list[list[int]]", torch.cat(rows).tolist()) if rows else []
 
 
+def best_targets(network: Network, images: Tensor, count: int) -> list[list[int]]:
+    """The ``count`` best classes of each of N images, whose scores are summed (eq. 2), best first.
+
+    Of a network with no more classes than that, all but the worst: the scores of all of them sum to 1 on any image,
+    and no mask would change the sum.
+    """
+    return top_classes(network, images, min(count, network.class_count - 1))
+
+
 class _LogitsOnly(nn.Module):
     """The module with nothing but its logits as output."""
 
@@ -247,6 +265,13 @@ def _as_logits(output: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ValueError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
     return logits
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever the module's own copying raises
+        raise ValueError(f"module: it cannot be copied ({type(error).__name__}: {error})") from error
 
 
 def _labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:

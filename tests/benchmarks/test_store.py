@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 from benchmark_cases import records_of, tiny_network, write_coco
 
-from perturb_tutorial.benchmarks import BenchmarkError, BenchmarkSettings, run_benchmark
+from perturb_tutorial.benchmarks import BenchmarkError, BenchmarkSettings, read_records, run_benchmark
 from perturb_tutorial.benchmarks.measure import Worker
 from perturb_tutorial.benchmarks.store import Store, agree, claim
 
@@ -112,6 +113,22 @@ def test_a_broken_part_is_one_line_that_names_it(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     part.unlink()
     assert run_benchmark("pointing-game", data, network, tmp_path / "out", settings).computed == 2
+
+
+def test_a_copy_of_a_part_is_one_line_that_names_it(tmp_path: Path) -> None:
+    data, network = write_coco(tmp_path, 2, [(1, BOX)]), tiny_network()
+    settings = BenchmarkSettings(methods=("gradient",), batch_size=2)
+    run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    records = tmp_path / "out" / "records.parquet"
+    copy = records / "part-00000000 (copy).parquet"
+    copy.write_bytes((records / "part-00000000.parquet").read_bytes())
+    line = re.escape(f"{copy} is no part of the run's records; move it elsewhere and start again")
+    with pytest.raises(BenchmarkError, match=line):
+        run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    with pytest.raises(BenchmarkError, match=line):
+        read_records(tmp_path / "out")
+    copy.rename(tmp_path / copy.name)
+    assert run_benchmark("pointing-game", data, network, tmp_path / "out", settings).computed == 0
 
 
 def test_two_runs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -148,6 +148,32 @@ def test_json_cut_in_half_is_one_line(tmp_path: Path, content: dict[str, Any]) -
             {"segmentation": {"size": [10, 12], "counts": [50, 7]}},
             "annotation 3: a run-length code that does not add",
         ),
+        # Runs that are longer than the image, of other characters, cut off, and none.
+        (
+            {"segmentation": {"size": [10, 12], "counts": "000"}},
+            "annotation 3: a run-length code that does not",
+        ),
+        (
+            {"segmentation": {"size": [10, 12], "counts": "é3"}},
+            "annotation 3: a run-length code that does not",
+        ),
+        (
+            {"segmentation": {"size": [10, 12], "counts": "h"}},
+            "annotation 3: a run-length code that does not",
+        ),
+        (
+            {"segmentation": {"size": [10, 12], "counts": "P" * 9999}},
+            "annotation 3: a run-length code that does",
+        ),
+        (
+            {"segmentation": {"size": [10, 12], "counts": None}},
+            "annotation 3: a run-length code that does not",
+        ),
+        ({"segmentation": {"size": None, "counts": "h3"}}, "annotation 3: a run-length code of size None on"),
+        ({"segmentation": [[1, 2, 3, 4, 10**400, 6]]}, "annotation 3: a polygon with a coordinate"),
+        ({"segmentation": [[1, 2, 3, 4, 5e8, 6]]}, "annotation 3: a polygon far outside of the image"),
+        ({"bbox": [2, 3, 1e9, 5]}, "annotation 3: a box far outside of the image"),
+        ({"bbox": [2, 3, 10**400, 5]}, "annotation 3: a box that is not x, y, width, height"),
         ({"bbox": [20, 3, 4, 5]}, "annotation 3: a box outside of the image"),
         ({"bbox": [2, 3, -4, 5]}, "annotation 3: a box of negative size"),
         ({"bbox": [2, 3]}, "annotation 3: a box that is not x, y, width, height"),
@@ -185,6 +211,7 @@ def test_bad_images_are_told_and_missing_files_keep_their_record(
         {"id": 9, "file_name": "../secret.png", "height": 10, "width": 12},
         {"id": 10, "file_name": "c.png"},
         {"id": 11, "file_name": "gone.png", "height": 10, "width": 12},
+        {"id": 12, "file_name": "c.png", "height": math.inf, "width": 12},
     ]
     write(tmp_path, content)
     data = read_coco(tmp_path)
@@ -192,10 +219,18 @@ def test_bad_images_are_told_and_missing_files_keep_their_record(
     assert [problem.split(": ", 1)[1] for problem in data.problems] == [
         "image id 8 is used twice: twin.png left out",
         "image 9: expected a file in its folder and a size: left out",
-        "an image without id, file_name, height and width: left out",
+        *["an image without id, file_name, height and width: left out"] * 2,
     ]
     assert data.images[2].problem == f"gone.png: the image is missing from {tmp_path / 'val2014'}"
     assert data.images[0].problem is None
+
+
+def test_an_annotation_file_that_is_a_folder_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = write(tmp_path, content)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"instances_val2014\.json: the annotation file cannot be read \("):
+        read_coco(tmp_path)
 
 
 def test_categories_need_ids_of_their_own(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -213,6 +248,24 @@ def test_key_points_are_sorted_into_eyes_and_feet(tmp_path: Path, content: dict[
     path = write(tmp_path, content)
     data = read_coco_json(path, tmp_path / "val2014", segments=False)
     assert data.images[0].instances[0].parts == {"eye": ((1, 2), (3, 4)), "foot": ((5, 6),)}
+
+
+@pytest.mark.parametrize("points", [5, "1 2 2", [1, 2], [1, None, 2], [math.nan, 2, 2], [[1, 2, 2]]])
+def test_key_points_that_are_no_numbers_are_told(
+    tmp_path: Path, content: dict[str, Any], points: object
+) -> None:
+    bird, cat = content["categories"]
+    bird["keypoints"], cat["keypoints"] = ["left_eye"], None
+    content["annotations"] = [
+        annotation(1, 3, 16, keypoints=points),
+        annotation(2, 3, 16, keypoints=None),
+        annotation(3, 3, 17, keypoints=points),  # of a category that has none they are not read
+    ]
+    data = read_coco_json(write(tmp_path, content), tmp_path / "val2014")
+    assert [problem.split(": ", 1)[1] for problem in data.problems] == [
+        "annotation 1: key points that are not numbers x, y, v: left out"
+    ]
+    assert [instance.parts for instance in data.images[0].instances] == [{}, {}]
 
 
 REAL = os.environ.get("PERTURB_COCO")

@@ -112,6 +112,46 @@ def test_boxes_from_xml_and_their_disagreement(tmp_path: Path) -> None:
         read_imagenet(tmp_path, boxes=tmp_path / "nowhere")
 
 
+def test_names_used_again_by_other_classes_or_endings_are_images_of_their_own(tmp_path: Path) -> None:
+    # As in ImageNet-R and ImageNet-Sketch; a list of boxes goes by names and means one class's image.
+    for path in (
+        f"{TENCH}/art_0.jpg",
+        f"{TENCH}/art_0.png",
+        f"{CRANE_BIRD}/art_0.jpg",
+        f"{CRANE_BIRD}/art_1.jpg",
+    ):
+        image(tmp_path / "val" / path)
+    (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\nart_0,{TENCH} 1 2 3 4\n")
+    records = read_imagenet(tmp_path).images
+    assert [(record.id, record.label, len(record.truth)) for record in records] == [
+        (f"{TENCH}/art_0.jpg", 0, 1),
+        (f"{TENCH}/art_0.png", 0, 1),
+        (f"{CRANE_BIRD}/art_0.jpg", 134, 0),
+        (f"{CRANE_BIRD}/art_1.jpg", 134, 0),
+    ]
+    assert all(record.problem is None for record in records)
+
+
+def test_a_box_or_file_that_is_no_good_is_its_images_problem_alone(tmp_path: Path) -> None:
+    corners = ["1 2 3 4", "3 2 1 4", "1 4 3 2", "1 2 nan 4", "1 2 inf 4", "5 5 5 5"]
+    xml = tmp_path / "Annotations" / "CLS-LOC" / "val"
+    xml.mkdir(parents=True)
+    sides = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+    box = f"<object><name>{{}}</name><bndbox>{sides}</bndbox></object>"
+    for number, text in enumerate(corners):
+        image(tmp_path / "val" / TENCH / f"{name(number)}.JPEG")
+        (xml / f"{name(number)}.xml").write_text(
+            f"<annotation>{box.format(TENCH, *text.split())}</annotation>"
+        )
+    image(tmp_path / "val" / TENCH / f"{name(6)}.JPEG")
+    (xml / f"{name(6)}.xml").write_text('<?xml version="1.0" encoding="nonsense"?><annotation/>')
+    problems = [record.problem or "" for record in read_imagenet(tmp_path).images]
+    assert [bool(problem) for problem in problems] == [False, True, True, True, True, False, True]
+    assert all("a box that is not x0 ≤ x1, y0 ≤ y1" in problem for problem in problems[1:5])
+    assert "the XML file cannot be read" in problems[6]
+    assert not any("\n" in problem for problem in problems)
+
+
 def test_xml_that_defines_entities_is_refused(tmp_path: Path) -> None:
     image(tmp_path / "val" / TENCH / f"{name(1)}.JPEG")
     bomb = '<!DOCTYPE a [<!ENTITY b "b"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
@@ -147,6 +187,16 @@ def test_broken_lists_and_empty_folders_are_one_line(tmp_path: Path) -> None:
         solution.write_text(f"ImageId,PredictionString\n{row}\n")
         with pytest.raises(ValueError, match="line 2: expected ImageId"):
             read_imagenet(tmp_path)
+    # A quote that is never closed: the rest of the file is one field, longer than the csv module takes.
+    rows = "\n".join(f"{name(1)},{TENCH} 1 2 3 4" for _ in range(4000))
+    solution.write_text(f'ImageId,PredictionString\n{name(1)},"{TENCH} 1 2 3 4\n{rows}\n')
+    with pytest.raises(
+        ValueError, match=r"LOC_val_solution\.csv: the list of boxes cannot be read \(field larger"
+    ):
+        read_imagenet(tmp_path)
+    solution.write_bytes(b"ImageId,PredictionString\n\xff\xfe,1")
+    with pytest.raises(ValueError, match=r"LOC_val_solution\.csv: the list of boxes cannot be read"):
+        read_imagenet(tmp_path)
     solution.unlink()
     (tmp_path / "val.txt").write_text(f"{name(1)}.JPEG 1000")
     with pytest.raises(ValueError, match="an index from 0 to 999"):

@@ -35,13 +35,17 @@ def test_a_run_length_code_counts_down_the_columns() -> None:
     np.testing.assert_array_equal(segment_mask({"size": [3, 4], "counts": [2, 3, 5, 2]}, (3, 4)), expected)
 
 
-def test_compressed_codes_are_read_too() -> None:
+@pytest.mark.parametrize(
+    ("size", "share"), [((9, 7), 0.5), ((300, 200), 0.0005), ((40, 90), 0.98), ((1, 1), 1)]
+)
+def test_compressed_codes_are_read_too(size: tuple[int, int], share: float) -> None:
     from pycocotools import mask as coco
 
-    expected = np.random.default_rng(1).random((9, 7)) > 0.5
+    expected = np.random.default_rng(1).random(size) < share
     code = coco.encode(np.asfortranarray(expected.astype(np.uint8)))
+    np.testing.assert_array_equal(segment_mask(code, size), expected)
     code["counts"] = code["counts"].decode()
-    np.testing.assert_array_equal(segment_mask(code, (9, 7)), expected)
+    np.testing.assert_array_equal(segment_mask(code, size), expected)
 
 
 def test_a_sliver_does_not_vanish() -> None:
@@ -74,6 +78,10 @@ def test_distance_is_to_the_nearest_covered_pixel(seed: int) -> None:
         ([[1, 1, 2, 2]], "at least 3 points"),
         ([[1, 1, 2, 2, 3, 3, 4]], "at least 3 points"),
         ({"size": [4, 4], "counts": [16]}, r"size \[5, 6\], got \[4, 4\]"),
+        ({"size": None, "counts": [30]}, r"size \[5, 6\], got None"),
+        ({"size": [5, 6], "counts": [31]}, "a run-length code of 30 px in all"),
+        # pycocotools writes beyond the image's end.
+        ({"size": [5, 6], "counts": "000"}, "a run-length code of 30 px in all"),
     ],
 )
 def test_malformed_segments_are_refused(segmentation: object, message: str) -> None:
