@@ -258,6 +258,16 @@ def _pointing() -> dict[str, _Row]:
         note=_FINE_TUNED,
     )
     difficult = default._replace(labels={"subset": "difficult", "maximum": "mean"})
+    # The category is asked for in both, so of the top-5 setting λ₁ and β are left.
+    below = _Figure(
+        "pointing_settings",
+        "precision",
+        _TOP5,
+        labels=default.labels,
+        scale=100,
+        note="λ₁ and β of the top-5 setting, with the category as target; most of its masks are empty",
+        minus=_DEFAULT,
+    )
     return {
         "pointing.input_size": _Computed(
             'perturb_tutorial.networks.zoo: ZOO["efficientnet_lite0"].input_size'
@@ -266,8 +276,8 @@ def _pointing() -> dict[str, _Row]:
         "pointing.images": _Figure("pointing_game", _asked_images),
         "pointing.default.all": default,
         "pointing.default.difficult": difficult,
-        "pointing.default.below_top5.all": _Missing("no run of the top-5 setting is stored"),
-        "pointing.default.below_top5.difficult": _Missing("no run of the top-5 setting is stored"),
+        "pointing.default.below_top5.all": below,
+        "pointing.default.below_top5.difficult": below._replace(labels=difficult.labels),
         "pointing.size_effect": _Figure(
             "size_question",
             "precision",

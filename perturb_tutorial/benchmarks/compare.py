@@ -38,6 +38,12 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
         if asked[0][name] != asked[1][name]:
             raise ValueError(f"second: expected the same {name} as in {paths[0]}, got another in {paths[1]}")
     tables = [read_records(path / RECORDS) for path in paths]
+    alone = ", ".join(sorted(set(tables[0].columns) ^ set(tables[1].columns)))
+    if alone:
+        raise ValueError(
+            f"second: expected the columns of {paths[0]}, got {alone} in one of them alone; another version of the "
+            "package wrote it: run both with one"
+        )
     if labels[0] == labels[1]:
         raise ValueError(f"labels: expected two different ones, got {labels[0]!r} twice")
     # Images that are bad in one run are in no figure: a method that differs on them alone is the same.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_methods_that_differ_get_labels_and_paired_differences(runs: list[Path])
     assert summary["settings"]["long"]["mask"]["iterations"] == 12
     assert summary["records"]["finished"] == 4 * 8
     assert json.dumps(summary)
+
+
+def test_runs_of_two_versions_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(runs[1], older)
+    for path in (older / "records.parquet").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["softened_hit"]), path)
+    with pytest.raises(ValueError, match="got softened_hit in one of them alone"):
+        compared_summary(runs[0], older, labels=("short", "long"))
 
 
 def test_a_method_that_the_settings_do_not_touch_stands_once_whatever_rounds(runs: list[Path]) -> None:
