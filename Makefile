@@ -10,7 +10,7 @@ WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_IN
 .PHONY: help setup test test-variants bench lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
-	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F: '{printf "make %-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | awk -F'\t' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup:  ## install the package and everything that tests and book need into .venv
 	@$(PYTHON) tools/environment.py

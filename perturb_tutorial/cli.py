@@ -6,6 +6,7 @@ Modules that need torch are imported inside the commands, so that ``--help`` ans
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -190,7 +191,7 @@ def gallery(
         raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
     with _mistake("FOLDER"):
         paths = image_files(folder)
-    if output.resolve() in {path.resolve() for path in paths}:
+    if os.path.realpath(output) in {os.path.realpath(path) for path in paths}:
         raise click.ClickException(f"--output: {output} is one of the photographs; give another name")
     _prepare(output.parent)
     network = _load(network_name, weights, device)
@@ -205,7 +206,12 @@ def gallery(
     for line in result.errors:
         click.echo(f"error: {line}", err=True)
     if len(result):
-        save_png(result.figure(), output)
+        try:
+            save_png(result.figure(), output)
+        except OSError as error:
+            raise click.ClickException(
+                f"--output: {output} cannot be written ({error.strerror or error}); give another place"
+            ) from error
         click.echo(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
     return MISTAKE if result.errors else DONE
 

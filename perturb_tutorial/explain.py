@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,13 +74,7 @@ def explain_files(
     """
     names = list(names or [str(path) for path in paths])
     stems = unique_stems(names)
-    given = {path.resolve(): name for path, name in zip(paths, names, strict=True)}
-    for stem in stems:
-        for suffix in (".png", ".npy"):
-            if (name := given.get((output / f"{stem}{suffix}").resolve())) is not None:
-                raise ValueError(
-                    f"output: {output} holds {name}, which would be overwritten; give another folder"
-                )
+    _spare(output, stems, paths)
     outcome = Outcome()
     for start in range(0, len(paths), IMAGES_AT_ONCE):
         part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
@@ -95,6 +90,8 @@ def explain_files(
                         f"{names[i]}: the network's score of it is not finite; check its weights"
                     )
                     continue
+                if not (output / "results.json").exists():
+                    write_results(output, [])  # tells a later run that the pictures here are ours
                 try:
                     result.write(output, stems[i])
                 except OSError as error:
@@ -110,6 +107,19 @@ def explain_files(
         if progress is not None:
             progress(part.stop)
     return outcome
+
+
+def _spare(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
+    """``ValueError`` where a file that no earlier run wrote would be overwritten: a photograph, one that is given or
+    another one.
+    """
+    given = {os.path.realpath(path) for path in paths}  # resolve() raises on a link to itself
+    ours = (output / "results.json").exists()
+    for file in (output / f"{stem}{suffix}" for stem in stems for suffix in (".png", ".npy")):
+        if os.path.realpath(file) in given or (file.exists() and not ours):
+            raise ValueError(
+                f"output: {output} holds {file.name}, which would be overwritten; give another folder"
+            )
 
 
 def unique_stems(names: Sequence[str]) -> list[str]:

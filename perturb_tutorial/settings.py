@@ -25,6 +25,8 @@ PRECISIONS = ("float32", "bfloat16")
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 
+MOST_ITERATIONS = 1_000_000
+"""More are a slip of the finger: the path of the score would fill the memory."""
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
 """AlexNet's 227 px input and its 30×30 grid, δ = 227/30 px at its own size (§6.3)."""
 
@@ -72,10 +74,12 @@ class MaskSettings:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-        for name, low in (("iterations", 0), ("jitter", 1)):
+        for name, low, high in (("iterations", 0, MOST_ITERATIONS), ("jitter", 1, REFERENCE_SIZE)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
+            if value > high:
+                raise ValueError(f"{name}: expected at most {high:,}, got {value!r}")
         for name in ("learning_rate", "tv_exponent"):
             if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
@@ -122,7 +126,7 @@ class MaskSettings:
     def from_file(cls, path: str | Path, base: MaskSettings | None = None) -> MaskSettings:
         """``base`` (the defaults) changed by a JSON object of settings, such as results.json's."""
         try:
-            changes = json.loads(Path(path).read_text(encoding="utf-8"))
+            changes = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ValueError(f"settings: {path} cannot be read ({error.strerror})") from error
         except ValueError as error:

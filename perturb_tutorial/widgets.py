@@ -320,5 +320,5 @@ def _ipywidgets() -> Any:
     try:
         import ipywidgets
     except ImportError:
-        raise ImportError("explorer needs ipywidgets: run `pip install perturb_tutorial[book]`") from None
+        raise ImportError("explorer needs ipywidgets: run: pip install 'perturb_tutorial[book]'") from None
     return ipywidgets

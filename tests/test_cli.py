@@ -476,6 +476,7 @@ def test_a_file_name_that_is_no_utf8(tmp_path, quick):
 def test_a_picture_that_cannot_be_written_leaves_the_others(tmp_path, quick, capsys):
     out = tmp_path / "out"
     (out / "chelsea.png").mkdir(parents=True)
+    (out / "results.json").write_text("[]")  # as an earlier run leaves it
     arguments = [
         "explain",
         "--sample",
@@ -509,3 +510,33 @@ def test_more_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, wo
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_no_other_picture_of_the_folder_is_overwritten(tmp_path, quick, capsys):
+    for name, color in (("cat.jpg", "red"), ("cat.png", "blue")):
+        Image.new("RGB", (40, 40), color).save(tmp_path / name)
+    before = (tmp_path / "cat.png").read_bytes()
+    arguments = ["explain", str(tmp_path / "cat.jpg"), "--settings", quick, "--output"]
+    assert cli.run([*arguments, str(tmp_path)]) == 2
+    assert "holds cat.png, which would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "cat.png").read_bytes() == before
+    # What a run wrote itself is replaced by the next one.
+    for _ in range(2):
+        assert cli.run([*arguments, str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_a_link_to_itself_is_one_bad_image(tmp_path, quick, capsys):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "cat.jpg")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / name) for name in ("loop.jpg", "cat.jpg")]
+    assert cli.run(["explain", *arguments, "--settings", quick, "--output", str(out)]) == 2
+    assert "loop.jpg: cannot be read" in capsys.readouterr().err
+    assert len(results(out)) == 1
+
+
+def test_settings_as_a_windows_editor_saves_them(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"iterations": 3}', encoding="utf-8-sig")
+    assert pt.MaskSettings.from_file(path).iterations == 3

@@ -372,7 +372,9 @@ class NoCopies(nn.Linear):
 
 def test_a_module_that_cannot_be_copied_is_named():
     module = nn.Sequential(nn.Flatten(), NoCopies(3 * 32 * 32, 4))
-    with pytest.raises(ValueError, match=r"module: it cannot be copied \(RuntimeError: only leaves"):
+    with pytest.raises(
+        ValueError, match=r"module: it cannot be copied and frozen \(RuntimeError: only leaves"
+    ):
         pt.Network(module, mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
 
 
@@ -426,3 +428,35 @@ def test_a_state_with_other_keys_than_names_is_refused(tmp_path):
     torch.save({3: torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="should hold the state dict"):
         pt.load_network("efficientnet_lite0", weights=path)
+
+
+class Probabilities(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x).softmax(1)
+
+
+def test_a_softmax_at_the_end_is_refused():
+    with pytest.raises(ValueError, match="expected logits, got probabilities, which sum to 1"):
+        pt.Network(Probabilities(tiny_module()), mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
+
+
+@pytest.mark.parametrize(("change", "got"), [(lambda x: 255 * x, "to 2"), (lambda x: 4 * x - 2, "-2 to")])
+def test_pixels_outside_of_their_range_are_refused(tiny, noise_images, change, got):
+    images = change(noise_images / noise_images.max() * 0.999)
+    images[0, 0, 0, 0] = change(torch.tensor(0.0))
+    for use in (lambda: pt.learn_masks(tiny, images, 0), lambda: pt.saliency(tiny, images, 0, "gradient")):
+        with pytest.raises(ValueError, match=r"in \[0, 1\], got .*" + got):
+            use()
+    # An enlargement by splines overshoots a little, and NaN is a matter of one image, not of the call.
+    nearly = noise_images.clamp(-0.005, 1.005)
+    nearly[0, 0, 0, 0] = torch.nan
+    assert tiny.check_images(nearly) is nearly
+
+
+def test_a_scripted_module_is_told():
+    with pytest.raises(ValueError, match="module: it cannot be copied and frozen"):
+        pt.Network(torch.jit.script(tiny_module()), mean=(0, 0, 0), std=(1, 1, 1), input_size=32)

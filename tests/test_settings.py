@@ -67,6 +67,8 @@ def test_every_setting_has_its_source():
         ({"area_weight": float("nan")}, "area_weight: expected a number"),
         ({"mask_scale": 500}, "mask_scale: expected 1 to 224"),
         ({"mask_scale": 0.01}, "mask_scale: expected 1 to 224"),
+        ({"jitter": 100_000}, "jitter: expected at most 224"),
+        ({"iterations": 10**20}, "iterations: expected at most 1,000,000"),
         ({"mask_sigma": 1e7}, "mask_sigma: expected at most 224"),
         ({"blur_sigma": 300.0}, "blur_sigma: expected at most 224"),
         ({"perturbation": "blurr"}, "perturbation: expected one of blur, constant, noise"),

@@ -38,8 +38,8 @@ def main() -> int:
         return 2
     extras = options.extras if shutil.which("npm") else f"{options.extras},node"
     outside = None if Path(sys.prefix).resolve() == FOLDER else torch_outside()
-    stamp, wanted = FOLDER / "stamp", fingerprint(extras)
-    if stamp.is_file() and stamp.read_text() == wanted:
+    stamp, wanted = FOLDER / "stamp", fingerprint(extras, outside)
+    if PYTHON.is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return 0
     if not PYTHON.is_file():
         venv.create(FOLDER, with_pip=True)
@@ -91,9 +91,11 @@ def fitted(constraints: str, torch_version: str | None) -> str:
     return "\n".join([*kept, f"torch=={torch_version}", ""])
 
 
-def fingerprint(extras: str) -> str:
+def fingerprint(extras: str, outside: tuple[str, Path] | None) -> str:
+    """What the environment was made of; another torch outside, or another place of the project, makes it anew."""
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    return hashlib.sha256(b"\0".join([extras.encode(), *(path.read_bytes() for path in files)])).hexdigest()
+    words = [extras, str(ROOT), str(outside)]
+    return hashlib.sha256(b"\0".join([*map(str.encode, words), *(p.read_bytes() for p in files)])).hexdigest()
 
 
 if __name__ == "__main__":

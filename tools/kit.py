@@ -1,6 +1,6 @@
 """Make a folder for a class without internet: wheels, the site, all notebooks, students' copies, instructions.
 
-    python tools/kit.py FOLDER [--extras book,samples] [--pip-option=--extra-index-url=ADDRESS]
+    python tools/kit.py FOLDER [--extras book,samples,coco,lite,onnx] [--pip-option=--extra-index-url=ADDRESS]
 
 The wheels are those of the machine that this runs on (its system, processor and Python), at the versions of
 constraints.txt; run it on a machine like the students'. On Linux pip takes a PyTorch for NVIDIA cards, some
@@ -24,7 +24,7 @@ from notebook_form import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "book" / "_build" / "html"
-EXTRAS = "book,samples"
+EXTRAS = "book,samples,coco,lite,onnx"  # what the chapters use
 LAB = "jupyterlab"  # the front end; the chapters need only its kernel
 README = """\
 # {name} {version} without internet

@@ -30,7 +30,7 @@ def coco_masks() -> Any:
         from pycocotools import mask
     except ImportError as error:
         raise ImportError(
-            "COCO segmentations need the package pycocotools: pip install perturb_tutorial[coco]"
+            "COCO segmentations need the package pycocotools: pip install 'perturb_tutorial[coco]'"
         ) from error
     return mask
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
 
+RANGE_SLACK = 0.01
+"""How far pixels may lie outside of [0, 1], as an enlargement by splines leaves them."""
 MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
 
 
@@ -79,7 +81,7 @@ class Network:
         self.input_size = input_size
         self.device = pick_device(device)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self.module = _copied(module).eval().requires_grad_(False).to(self.device)
+        self.module = _copied(module).to(self.device)
         example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
         example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
             example
@@ -136,6 +138,12 @@ class Network:
                 f"module: expected at least 2 classes, got {count}: a softmax over one class is always 1; add a second "
                 "logit, such as zeros, which makes the score the first one's sigmoid"
             )
+        with torch.inference_mode():
+            both = logits, _as_logits(self.module(0.5 * example))
+        if all(_is_distribution(row) for row in both) and not torch.equal(*both):
+            raise ValueError(
+                "module: expected logits, got probabilities, which sum to 1; leave the softmax at its end out"
+            )
         return count
 
     def __repr__(self) -> str:
@@ -174,6 +182,11 @@ class Network:
         std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(shape)
         return (images - mean) / std
 
+    def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
+        """Normalized pixels on the network's device, of the precision of ``module``'s weights."""
+        weight = next(module.parameters(), images)
+        return self.normalize(images.to(self.device, weight.dtype))
+
     def normalized_logits(self, inputs: Tensor) -> Tensor:
         """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
         if self.channels_last:
@@ -182,11 +195,11 @@ class Network:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
-        return self.normalized_logits(self.normalize(images.to(self.device).float()))
+        return self.normalized_logits(self._inputs(images, self._folded))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
-        return _as_logits(self.module(self.normalize(images.to(self.device).float())))
+        return _as_logits(self.module(self._inputs(images, self.module)))
 
     @property
     def folded(self) -> nn.Module:
@@ -217,7 +230,7 @@ class Network:
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:
-        """``images`` if it is N×3×S×S floating point with S the input size; else ``ValueError``."""
+        """``images`` if it is N×3×S×S floating point in [0, 1] with S the input size; else ``ValueError``."""
         size = self.input_size
         wanted = f"images: expected a float tensor N×3×{size}×{size} in [0, 1]"
         if not isinstance(images, Tensor):
@@ -227,6 +240,13 @@ class Network:
             raise ValueError(
                 f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}"
             )
+        if images.numel():
+            low, high = images.detach().aminmax()
+            if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:  # not true of NaN, which is told image by image
+                raise ValueError(
+                    f"{wanted}, got {low:.3g} to {high:.3g}; divide bytes by 255, and leave the normalization to the "
+                    "network"
+                )
         return images
 
 
@@ -267,11 +287,19 @@ def _as_logits(output: Any) -> Tensor:
     return logits
 
 
+def _is_distribution(row: Tensor) -> bool:
+    return (
+        bool((row >= 0).all()) and abs(float(row.sum()) - 1) < 1e-4
+    )  # what float32 sums of 1,000 classes miss
+
+
 def _copied(module: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module).eval().requires_grad_(False)
     except Exception as error:  # whatever the module's own copying raises
-        raise ValueError(f"module: it cannot be copied ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:

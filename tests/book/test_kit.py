@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -49,10 +50,29 @@ def test_kit_has_all_parts(tmp_path: Path, site: Path, calls: list[tuple[str, ..
     ]
     assert not solved
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert 'pip install --no-index --find-links wheels "perturb_tutorial[book,samples]" jupyterlab' in text
+    assert f'pip install --no-index --find-links wheels "perturb_tutorial[{kit.EXTRAS}]" jupyterlab' in text
     wheel, download = calls
     assert wheel[0] == "wheel"
-    assert {"--constraint", "perturb_tutorial[book,samples]", "--no-cache-dir"} <= set(download)
+    assert {"--constraint", f"perturb_tutorial[{kit.EXTRAS}]", "--no-cache-dir"} <= set(download)
+
+
+NEEDED = {
+    # What a chapter's code says → the extra without which it fails.
+    "book": r"explorer\(|glue\(",
+    "samples": r"load_samples\(|sample_path\(",
+    "coco": r"read_samples\(",
+    "lite": r"lite1|lite2",
+    "onnx": r"""engine="onnx"|ours\("onnx"\)""",
+}
+
+
+def test_the_kit_and_the_welcome_page_install_what_the_chapters_use() -> None:
+    chapters = [nbformat.read(path, as_version=4) for path in kit.find([], kit.ROOT / "book")]
+    code = "\n".join(c.source for chapter in chapters for c in chapter.cells if c.cell_type == "code")
+    assert [extra for extra, pattern in NEEDED.items() if re.search(pattern, code)] == list(NEEDED)
+    assert set(kit.EXTRAS.split(",")) == set(NEEDED)
+    welcome = (kit.ROOT / "book" / "00_welcome.md").read_text(encoding="utf-8")
+    assert f'pip install ".[{kit.EXTRAS}]" jupyterlab' in welcome
 
 
 def test_without_a_site_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
