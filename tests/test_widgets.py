@@ -202,7 +202,7 @@ def test_without_ipywidgets_one_line_names_the_mend() -> None:
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "explorer needs ipywidgets: run `pip install perturb_tutorial[book]`\n"
+    assert done.stdout == "explorer needs ipywidgets: run: pip install 'perturb_tutorial[book]'\n"
 
 
 @pytest.mark.parametrize(
