@@ -77,7 +77,11 @@ export function drawCurve(svg, { score, frames, iterations, shown, original, per
       element("text", { x: left - 6, y: y(value) + 5, "text-anchor": "end" }, value.toFixed(1)),
     ),
     ...[0, Math.round(iterations / 2), iterations].map((value, index) =>
-      element("text", { x: x(value), y: bottom + 20, "text-anchor": ["start", "middle", "end"][index] }, value),
+      element(
+        "text",
+        { x: x(value), y: bottom + 20, "text-anchor": ["start", "middle", "end"][index] },
+        value,
+      ),
     ),
     element("text", { x: x(iterations / 2), y: bottom + 48, "text-anchor": "middle" }, "iteration"),
   );
