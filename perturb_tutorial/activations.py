@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +45,7 @@ from perturb_tutorial.layers import (
 from perturb_tutorial.masks import disc_grids
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
+from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
@@ -178,11 +178,9 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
     """What ``layer`` gives on the example, one item a run of it."""
     outputs: list[Any] = []
     module = network.folded if folded else network.module
-    thread = get_ident()
 
+    @of_this_thread
     def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-        if get_ident() != thread:
-            return
         # A copy, for the next layer may work in place.
         outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
 
@@ -245,12 +243,11 @@ def _same_when_folded(network: Network, layer: str) -> bool:
 def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
     """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
     module = _module(network, place)
-    done, thread = 0, get_ident()
+    done = 0
 
+    @of_this_thread
     def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         nonlocal done
-        if get_ident() != thread:
-            return None
         done += 1
         return (output * mask).to(output.dtype) if done == place.runs else None
 

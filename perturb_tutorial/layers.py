@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.hooks import of_this_thread
 
 
 class LayerRow(NamedTuple):
@@ -66,6 +67,7 @@ def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
     sizes: dict[str, tuple[int, int]] = {}
 
     def watch(name: str) -> Any:
+        @of_this_thread
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
             sizes.pop(name, None)
             if is_spatial(output):

@@ -29,13 +29,10 @@ INITIAL_DISC_SIGMA = 10.0
 """Softening of the initial disc's edge, image px of a 224 px input (§2: g with σ = 10)."""
 
 
+# Kept for later callers, who may want gradients: not made in the mode of the first one.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _gaussian(size: int, sigma: float) -> Tensor:
-    with torch.inference_mode(False):
-        return _gaussian_made(size, sigma)
-
-
-def _gaussian_made(size: int, sigma: float) -> Tensor:
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
     reach = int(TRUNCATE * sigma + 0.5)
@@ -55,11 +52,11 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _upsampling(size: int, cells: int, sigma: float) -> Tensor:
-    with torch.inference_mode(False):
-        nearest = torch.zeros(size, cells, dtype=torch.float64)
-        nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
-        return _gaussian(size, sigma) @ nearest
+    nearest = torch.zeros(size, cells, dtype=torch.float64)
+    nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
+    return _gaussian(size, sigma) @ nearest
 
 
 def upsampling_matrix(size: int, cells: int, sigma: float) -> Tensor:

@@ -477,18 +477,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_others(tmp_path, quick, cap
     out = tmp_path / "out"
     (out / "chelsea.png").mkdir(parents=True)
     (out / "results.json").write_text("[]")  # as an earlier run leaves it
-    arguments = [
-        "explain",
-        "--sample",
-        "chelsea",
-        "--sample",
-        "coffee",
-        "--settings",
-        quick,
-        "--output",
-        str(out),
-    ]
-    assert cli.run(arguments) == 2
+    samples = ("--sample", "chelsea", "--sample", "coffee")
+    assert cli.run(["explain", *samples, "--settings", quick, "--output", str(out)]) == 2
     assert "chelsea.png and .npy cannot be written" in capsys.readouterr().err
     assert [entry["image"] for entry in results(out)] == ["coffee"]
     assert (out / "coffee.png").is_file()

@@ -170,7 +170,7 @@ def test_a_file_is_the_same_bytes_and_reads_back(
     [
         ("benchmark --data COCO --output out", False),
         ("hits/misses; https://example.org/a; 3 / 4", False),
-        ("--data /work/coco", True),
+        ("--data /srv/coco", True),
         ("--data=/mnt/coco", True),
         ("~/coco", True),
         (r"C:\coco", True),
@@ -185,7 +185,7 @@ def test_paths_of_a_machine_are_found(text: str, bad: bool) -> None:
 def test_mistakes_are_one_line(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, folder = str(runs[0]), ["--folder", str(tmp_path / "out")]
     for arguments, told in (
-        ([run, "small", "--command", "x --data /work/coco", *folder], "command: expected no path"),
+        ([run, "small", "--command", "x --data /srv/coco", *folder], "command: expected no path"),
         ([run, "Bad Name", "--command", "x", *folder], "NAME: expected lower-case"),
         ([run, "small", "--command", " ", *folder], "--command: expected"),
         ([str(tmp_path / "none"), "small", "--command", "x", *folder], "the run is not finished"),

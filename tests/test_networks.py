@@ -6,6 +6,7 @@ import copy
 import pickle
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 import perturb_tutorial as pt
 from perturb_tutorial.networks import ZOO, best_targets, imagenet_classes, torchvision_models, weights_file
+from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.steady import steady_rows
 
 
@@ -460,3 +462,12 @@ def test_pixels_outside_of_their_range_are_refused(tiny, noise_images, change, g
 def test_a_scripted_module_is_told():
     with pytest.raises(ValueError, match="module: it cannot be copied and frozen"):
         pt.Network(torch.jit.script(tiny_module()), mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
+
+
+def test_a_hook_leaves_the_passes_of_other_threads_alone():
+    layer, x = nn.Identity(), torch.ones(1)
+    handle = layer.register_forward_hook(of_this_thread(lambda _, inputs, output: 2 * output))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(layer, x).result() == 1
+    assert layer(x) == 2
+    handle.remove()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perturb_tutorial.baselines.batches import number_format
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.hooks import of_this_thread
 
 Role = Literal["excitation_backprop", "grad_cam"]
 
@@ -94,6 +95,7 @@ def _spatial_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str) -> Any:
+        @of_this_thread
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
             shapes.pop(name, None)
             if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:

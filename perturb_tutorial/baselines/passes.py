@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.hooks import of_this_thread
 
 
 @dataclass
@@ -116,11 +116,8 @@ def watching(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
 
 @contextmanager
 def _kept(module: nn.Module, layer: Layer, keep: Callable[[Any], Tensor]) -> Iterator[Layer]:
-    thread = get_ident()
-
+    @of_this_thread
     def hook(_: nn.Module, inputs: Any, output: Any) -> Tensor | None:
-        if get_ident() != thread:
-            return None
         layer.output = keep(output)
         return layer.output.clone()  # what follows may write into it
 

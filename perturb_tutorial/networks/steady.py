@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from perturb_tutorial.networks.hooks import of_this_thread
 
 LINEAR_ROWS = 4
 """Rows from which a linear layer's routine no longer depends on their number, on the CPUs seen."""
@@ -27,11 +28,9 @@ SMALL_MAP = 300
 def steady_rows(module: nn.Module) -> Iterator[None]:
     """Within the block ``module`` gives an image nearly the same bits in a batch of any size."""
     true_rows: dict[nn.Module, int] = {}
-    thread = get_ident()
 
+    @of_this_thread
     def pad(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if get_ident() != thread:
-            return None
         x = inputs[0]
         missing = _missing_rows(layer, x)
         if missing == 0:
@@ -39,9 +38,8 @@ def steady_rows(module: nn.Module) -> Iterator[None]:
         true_rows[layer] = x.shape[0]
         return (torch.cat([x, x[:1].expand(missing, *x.shape[1:])]), *inputs[1:])
 
+    @of_this_thread
     def cut(layer: nn.Module, _: Any, output: Tensor) -> Tensor | None:
-        if get_ident() != thread:
-            return None
         rows = true_rows.pop(layer, None)
         return None if rows is None else output[:rows]
 

@@ -1,0 +1,25 @@
+"""Hooks on a shared module that act in one thread alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from threading import get_ident
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def of_this_thread(hook: Callable[_P, _R]) -> Callable[_P, _R | None]:
+    """``hook`` for the passes of the calling thread; in another thread's it changes nothing.
+
+    A network's module is one for all threads, and so are the hooks on it while a pass of one of them is under way.
+    """
+    thread = get_ident()
+
+    @wraps(hook)
+    def own(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        return hook(*args, **kwargs) if get_ident() == thread else None
+
+    return own
