@@ -7,7 +7,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # PyTorch, oneDNN and MKL each choose their own instructions.
 WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup test test-variants bench lint book kit chapters reproduce clean
+.PHONY: help setup test test-variants bench bench-gpu lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | awk -F'\t' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test-variants: setup  ## the tests and the chapters with as many threads as ther
 
 bench: setup  ## measure speed against the network's arithmetic and against peers, into bench/results
 	$(RUN) bench/speed.py
+
+bench-gpu: setup  ## the tests that need an NVIDIA GPU and its measurements, some five minutes
+	bash bench/on_gpu.sh $(RUN)
 
 lint: setup  ## check style and types
 	$(RUN) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ def paper_data_set(
     engine: str = "torch",
     precision: str = "float32",
     iterations: int = 300,
-) -> dict[str, object]:
+    batch_size: int | None = None,
+) -> dict[str, Any]:
     """Seconds of ``masks`` whole masks, disc search and all, and the hours of 30,989 in the same time a mask.
 
     GoogLeNet with seeded weights, which compute as much as trained ones and recognize nothing. The photographs are
@@ -30,9 +32,10 @@ def paper_data_set(
     images = pictures[[row % len(pictures) for row in range(masks)]]
     settings = pt.MaskSettings(iterations=iterations)
     warm = settings.replace(iterations=2)
-    pt.learn_masks(network, images[:8], 0, warm, engine=engine, precision=precision)
+    options: dict[str, Any] = {"engine": engine, "precision": precision, "batch_size": batch_size}
+    pt.learn_masks(network, images[: batch_size or 8], 0, warm, **options)
     start = time.perf_counter()
-    pt.learn_masks(network, images, 0, settings, engine=engine, precision=precision)
+    pt.learn_masks(network, images, 0, settings, **options)
     seconds = time.perf_counter() - start
     return {
         "network": network.name,

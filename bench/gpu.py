@@ -1,110 +1,401 @@
-"""What only a GPU is asked: precisions and batches against each other, the largest batch, and what lies past it."""
+"""What only a GPU is asked, part by part; each part is written as soon as it is measured.
+
+    python bench/gpu.py [--parts agreement,iterations,profile,paper,memory] [--output FILE] [--quick]
+
+agreement   masks of 25 photographs by precision against those of a CPU, which the repository holds
+iterations  by engine, precision and batch: an iteration, the network's two passes alone, images an hour against the
+            eager single-image loop (float32, as PyTorch comes) on the same card
+paper       whole GoogLeNet masks, disc search and all, and the minutes of the paper's 30,989
+memory      the largest batch that the memory holds at once, and time and memory past it
+profile     where the time of an iteration goes
+
+Passes and iterations are timed as they run: recorded once, then replayed, each with a wait at its end. Figures are
+medians. bench/on_gpu.sh runs the tests of the GPU and then all of this.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
+import re
 import statistics
+import subprocess
+import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
-from costs import gradient_of
-from peers import eager_loop
+from costs import gflops, gradient_of
+from data_set import paper_data_set
+from peers import Clock, eager_loop, ours
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 import perturb_tutorial as pt
+from perturb_tutorial._resources import resource
+from perturb_tutorial.compiled import compiled_logits
+from perturb_tutorial.files import whole_file
+from perturb_tutorial.networks.arithmetic import arithmetic
+from perturb_tutorial.objectives import objective
 
-if TYPE_CHECKING:
-    from speed import Bench
-
-BATCHES = (64, 256, 1024)
+BATCHES = (1, 8, 64, 256)
+COMPILED_BATCHES = (256,)
+PRECISIONS = ("float32", "tf32", "bfloat16")
 MASK_ITERATIONS = 300
+ITERATIONS = 40  # of a timed run: enough to be recorded, the median is of replays
+PARTS = ("agreement", "iterations", "profile", "paper", "memory")
+KINDS = {
+    "convolution": ("conv", "gemm", "dgrad", "fprop", "cutlass", "nvjet", "xmma", "winograd"),
+    "pooling": ("pool",),
+    "copy and fill": ("copy", "cat", "fill", "pad", "index"),
+    "elementwise": ("elementwise", "triton", "reduce", "softmax"),
+}
 
 
-def by_precision(
-    bench: Bench, settings: pt.MaskSettings, batches: Iterable[int] = BATCHES
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Precision → batch → seconds an image of an iteration (``seconds``), that by the network's own two passes
-    (``over_network``), and images an hour by those of the eager single-image loop (``over_eager``).
+class OnGpu:
+    """A network, photographs, and how to time them."""
 
-    The network's passes have the iteration's precision and batch, the eager loop is float32: medians of rounds.
-    """
-    network = bench.network
-    one, target = network.normalize(bench.pictures[:1]), bench.targets[0]
-    found: dict[str, dict[str, dict[str, float]]] = {precision: {} for precision in ("float32", "bfloat16")}
-    for batch in batches:
-        images, _ = bench.images(batch)
-        passes = gradient_of(network, network.normalize(images))
-        rows: dict[str, list[tuple[float, float, float]]] = {precision: [] for precision in found}
-        for _ in range(bench.rounds):
-            eager = eager_loop(network.module, one, target, settings.iterations, settings)
-            eager_mask = MASK_ITERATIONS * eager.iteration + eager.around
-            for precision, measured in rows.items():
-                with _autocast(network.device, precision):
-                    alone = bench.repeated(passes) / batch
-                clock = bench.learn(batch, settings, precision=precision)
-                mask = (MASK_ITERATIONS * clock.iteration + clock.around) / batch
-                measured.append((clock.iteration / batch, clock.iteration / batch / alone, eager_mask / mask))
-        for precision, measured in rows.items():
-            names = ("seconds", "over_network", "over_eager")
-            values = map(statistics.median, zip(*measured, strict=True))
-            found[precision][str(batch)] = dict(zip(names, values, strict=True))
+    def __init__(self, device: str = "cuda", network: pt.Network | None = None) -> None:
+        self.network = network or pt.load_network(device=device)
+        samples = pt.load_samples(self.network.input_size)
+        self.pictures, self.targets = samples.images, [target or 0 for target in samples.targets]
+
+    def images(self, count: int) -> tuple[Tensor, list[int]]:
+        """``count`` photographs and their classes, over and over again."""
+        rows = [row % len(self.pictures) for row in range(count)]
+        return self.pictures[rows], [self.targets[row] for row in rows]
+
+    def learn(self, batch: int, iterations: int = ITERATIONS, **options: object) -> Clock:
+        settings = pt.MaskSettings(initialization="half", iterations=iterations)
+        return ours(self.network, *self.images(batch), settings, **options)
+
+    def passes(self, batch: int, precision: str, engine: str = "torch", rounds: int = 15) -> float:
+        """Seconds of the network's forward pass and input gradient of ``batch`` images, recorded and replayed."""
+        network, device = self.network, self.network.device
+        images = self.images(batch)[0].to(device)
+        work = gradient_of(network, network.normalize(images))
+        if engine == "compile":
+            inputs = network.normalize(images).requires_grad_(True)
+            work = lambda: torch.autograd.grad(compiled_logits(network, inputs)[:, 0].sum(), inputs)  # noqa: E731
+        autocast = (
+            torch.autocast(device.type, dtype=torch.bfloat16)
+            if precision == "bfloat16"
+            else contextlib.nullcontext()
+        )
+        with arithmetic(device, precision), autocast:
+            return median_seconds(recorded(work, device), device, rounds)
+
+
+def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """``work`` as a CUDA graph; as it is on other devices."""
+    if device.type != "cuda":
+        return work
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def median_seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:
+    times = []
+    for _ in range(rounds + 2):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def agreement(bench: OnGpu, precisions: Iterable[str] = PRECISIONS) -> dict[str, Any]:
+    """Masks against the stored ones of a CPU, by game and precision."""
+    found: dict[str, Any] = {}
+    for game in ("deletion", "preservation"):
+        stored = pt.Masks.load(resource(f"sweeps/{game}.pt"))
+        for precision in precisions:
+            settings = pt.MaskSettings(game=game)
+            masks = pt.learn_masks(
+                bench.network, bench.pictures, bench.targets, settings, precision=precision
+            )
+            pairs = list(zip(masks.saliency, stored.saliency, strict=True))
+            alike = [float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) for a, b in pairs]
+            alike = [value for value in alike if value == value]  # an empty mask has no correlation
+            mine, theirs = (objective(m.grid, m.score_masked, settings) for m in (masks, stored))
+            found.setdefault(game, {})[precision] = {
+                "agree": sum(masks[row].agrees_with(stored[row]) for row in range(len(masks))),
+                "masks": len(masks),
+                "mean_correlation": statistics.mean(alike),
+                "lowest_correlation": min(alike),
+                "objective_minus_cpu": float((mine - theirs).mean()),
+                "objectives_apart_at_most": float((mine - theirs).abs().max()),
+                "objective_worse_at_most": float((mine - theirs).max()),
+                "early_score_apart_at_most": float(
+                    (masks.history.score - stored.history.score)[:, :5].abs().max()
+                ),
+                "early_area_apart_at_most": float(
+                    (masks.history.area - stored.history.area)[:, :5].abs().max()
+                ),
+            }
     return found
 
 
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+def iterations(
+    bench: OnGpu,
+    batches: Iterable[int] = BATCHES,
+    compiled_batches: Iterable[int] = COMPILED_BATCHES,
+    rounds: int = 1,
+    count: int = 256,
+) -> dict[str, Any]:
+    """One row an engine, precision and batch; ``seconds`` are of one image."""
+    network = bench.network
+    one, settings = network.normalize(bench.pictures[:1].to(network.device)), pt.MaskSettings()
+    rows = []
+
+    def eager() -> float:
+        clock = eager_loop(network.module, one, bench.targets[0], 15, settings)
+        return MASK_ITERATIONS * clock.iteration + clock.around
+
+    eager_times = [eager() for _ in range(3)]
+    for engine, sizes in (("torch", batches), ("compile", compiled_batches)):
+        for precision in PRECISIONS:
+            for batch in sizes:
+                options = {"engine": engine, "precision": precision}
+                measured = []
+                for _ in range(rounds):
+                    alone = bench.passes(batch, precision, engine)
+                    clock = bench.learn(batch, **options)
+                    measured.append((alone, clock.iteration))
+                eager_times.append(eager())
+                alone, step = (statistics.median(values) for values in zip(*measured, strict=True))
+                rows.append(
+                    {
+                        **options,
+                        "batch": batch,
+                        "seconds": step / batch,
+                        "passes_seconds": alone / batch,
+                        "over_passes": step / alone,
+                    }
+                )
+                say(
+                    f"{engine} {precision} {batch}: {step / batch * 1e6:.1f} µs, {step / alone:.2f} of passes"
+                )
+    eager_mask = statistics.median(eager_times)
+    for row in rows:
+        row["over_eager"] = eager_mask / (MASK_ITERATIONS * row["seconds"])
+    return {
+        "eager_mask_seconds": eager_mask,
+        "rows": rows,
+        "whole_masks": whole_masks(bench, eager_mask, count),
+    }
 
 
-def largest_batch(bench: Bench, settings: pt.MaskSettings, start: int = 64, limit: int = 8192) -> int:
+def whole_masks(bench: OnGpu, eager_mask: float, count: int) -> list[dict[str, Any]]:
+    """Seconds of one of ``count`` whole masks, disc search and all, and by how much the eager loop takes longer."""
+    images, targets = bench.images(count)
+    found = []
+    for engine, precisions in (("torch", ("float32",)), ("compile", ("tf32", "bfloat16"))):
+        for precision in precisions:
+            options: dict[str, Any] = {"engine": engine, "precision": precision}
+
+            def learn(iterations: int, options: dict[str, Any] = options) -> float:
+                start = time.perf_counter()
+                settings = pt.MaskSettings(iterations=iterations)
+                pt.learn_masks(
+                    bench.network, images, targets, settings, batch_size=min(count, 256), **options
+                )
+                return (time.perf_counter() - start) / count
+
+            learn(2)
+            spent = learn(MASK_ITERATIONS)
+            found.append({**options, "masks": count, "seconds": spent, "over_eager": eager_mask / spent})
+            say(f"whole masks {engine} {precision}: {spent * 1e3:.1f} ms, {eager_mask / spent:.0f} × eager")
+    return found
+
+
+def paper(device: torch.device, masks: int = 1024) -> list[dict[str, Any]]:
+    found = []
+    for engine, precision, count in (
+        ("compile", "bfloat16", masks),
+        ("torch", "bfloat16", masks // 4),
+        ("torch", "float32", masks // 4),
+    ):
+        row = paper_data_set(device, count, engine=engine, precision=precision, batch_size=min(count, 256))
+        row["minutes_of_paper"] = row["hours_of_paper"] * 60
+        row["masks_a_second"] = count / row["seconds"]
+        say(
+            f"paper {engine} {precision}: {row['masks_a_second']:.1f} a second, {row['minutes_of_paper']:.1f} minutes"
+        )
+        found.append(row)
+    return found
+
+
+def largest_batch(bench: OnGpu, start: int = 256, limit: int = 8192) -> int:
     """The largest of ``start``, 2 · ``start``, … up to ``limit`` that the memory holds at once."""
     size = start
-    settings = settings.replace(iterations=2)
     # A batch that does not fit is halved and learned in parts, which report more often than a whole one.
-    while size < limit and len(bench.learn(2 * size, settings).ticks) == settings.iterations:
+    while size < limit and len(bench.learn(2 * size, iterations=2).ticks) == 2:
         size *= 2
     return size
 
 
-def past_the_largest(
-    bench: Bench, settings: pt.MaskSettings, size: int, peak: Callable[[], float]
-) -> dict[str, dict[str, float]]:
-    """Time an image and peak memory of 1, 2 and 4 times ``size`` images, as parts of what ``size`` take.
-
-    20 iterations; the images and the masks lie in the CPU's memory. ``peak``: the device's peak since its last call.
-    """
-    settings = settings.replace(iterations=20)
+def memory(bench: OnGpu, peak: Callable[[], float]) -> dict[str, Any]:
+    """The largest batch; time an image and peak memory of 1, 2 and 4 times 256 images against those of 256."""
+    device = bench.network.device
     times, peaks = {}, {}
-    for count in (size, size, 2 * size, 4 * size):  # the first one warms up
+    for count in (256, 256, 512, 1024):  # the first one warms up
         images, targets = bench.images(count)
-        images = images.cpu()
         peak()
         start = time.perf_counter()
-        pt.learn_masks(bench.network, images, targets, settings, batch_size=size)
+        settings = pt.MaskSettings(initialization="half", iterations=20)
+        pt.learn_masks(bench.network, images, targets, settings, batch_size=256)
         times[str(count)] = (time.perf_counter() - start) / count
         peaks[str(count)] = peak()
-    whole = str(size)
-    return {
-        "time": {count: value / times[whole] for count, value in times.items()},
-        "memory": {count: value / peaks[whole] for count, value in peaks.items()},
+    found = {
+        "gigabytes_of_256": peaks["256"] / 1e9,
+        "time": {count: value / times["256"] for count, value in times.items()},
+        "memory": {count: value / peaks["256"] for count, value in peaks.items()},
+        "largest_batch": largest_batch(bench),
     }
+    if device.type == "cuda":
+        found["gigabytes_of_the_card"] = torch.cuda.get_device_properties(device).total_memory / 1e9
+    return found
 
 
 def cuda_peak(device: torch.device) -> float:
     """Bytes at the peak since the last call."""
+    if device.type != "cuda":
+        return 1.0
     peak = torch.cuda.max_memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     return float(peak)
 
 
-def measure_gpu(bench: Bench, settings: pt.MaskSettings) -> dict[str, Any]:
-    """Everything in this module."""
-    size = largest_batch(bench, settings)
-    return {
-        "by_precision": by_precision(bench, settings),
-        "largest_batch": size,
-        "past_the_largest": past_the_largest(bench, settings, size, lambda: cuda_peak(bench.network.device)),
-        "memory_gbytes": torch.cuda.get_device_properties(bench.network.device).total_memory / 1e9,
+def profiles(bench: OnGpu, batches: Iterable[int] = (1, 8, 64)) -> dict[str, Any]:
+    """Share of the GPU's time by kind of kernel and the heaviest kernels, of one iteration's operations by batch."""
+    found: dict[str, Any] = {}
+    device = bench.network.device
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    for batch in batches:
+        bench.learn(batch, iterations=4)
+        with profile(activities=[activity]) as profiled:
+            clock = bench.learn(batch, iterations=4)
+        spent: dict[str, float] = defaultdict(float)
+        kernels: dict[str, float] = defaultdict(float)
+        launches = 0
+        for event in profiled.events():
+            seconds = (event.device_time if device.type == "cuda" else event.self_cpu_time_total) / 1e6
+            name = event.name.lower()
+            kind = next((kind for kind, parts in KINDS.items() if any(p in name for p in parts)), "other")
+            spent[kind] += seconds
+            kernels[event.name[:100]] += seconds
+            launches += 1
+        total = sum(spent.values())
+        heaviest = sorted(kernels.items(), key=lambda item: -item[1])[:12]
+        found[str(batch)] = {
+            "shares": {kind: value / total for kind, value in sorted(spent.items(), key=lambda i: -i[1])},
+            "kernels": launches / 4,
+            "seconds_unrecorded": clock.iteration,
+            "heaviest": {name: value / total for name, value in heaviest},
+        }
+    return found
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def compile_ahead(jobs: Iterable[tuple[str, str]]) -> list[subprocess.Popen[bytes]]:
+    """Compiles in processes of their own, side by side, into the compiler's cache on the disk."""
+    code = (
+        "import sys, torch; sys.path[:0] = ['bench']; import perturb_tutorial as pt\n"
+        "name, precision = sys.argv[1:]\n"
+        "network = pt.load_network(name) if name.startswith('eff') else pt.seeded_network(name, device='auto')\n"
+        "images = torch.rand(256, 3, network.input_size, network.input_size)\n"
+        "settings = pt.MaskSettings(iterations=2, initialization='half')\n"
+        "pt.learn_masks(network, images, 0, settings, engine='compile', precision=precision, batch_size=256)\n"
+    )
+    return [subprocess.Popen([sys.executable, "-c", code, *job]) for job in jobs]
+
+
+def main() -> None:
+    """Measures, prints, writes the file after each part."""
+    from speed import RESULTS, machine, versions
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--masks", type=int, default=1024, help="whole masks of the paper's part")
+    parser.add_argument(
+        "--tests", type=Path, help="run the tests of the GPU meanwhile, with their output into a file"
+    )
+    parser.add_argument("--quick", action="store_true", help="a dry run: small batches, few masks")
+    options = parser.parse_args()
+    parts = options.parts.split(",")
+    jobs = []
+    if "iterations" in parts:
+        jobs += [("efficientnet_lite0", precision) for precision in PRECISIONS]
+    if "paper" in parts:
+        jobs.append(("googlenet", "bfloat16"))
+    ahead = [] if options.quick else compile_ahead(jobs)
+    if options.tests:
+        pytest = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/devices/test_cuda.py",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+        ]
+        with open(options.tests, "w") as log:
+            ahead.append(
+                subprocess.Popen([*pytest, "--durations", "8"], stdout=log, stderr=subprocess.STDOUT)
+            )
+    bench = OnGpu(options.device)
+    device = bench.network.device
+    about = machine(device)
+    path = options.output or RESULTS / f"cuda_{re.sub(r'[^a-z0-9]+', '-', about['device'].lower())}.json"
+    result: dict[str, Any] = {"machine": about, "versions": versions(), "network": bench.network.name}
+    result["gflops"] = gflops(bench.network)
+
+    def wait() -> None:
+        for process in ahead:
+            process.wait()
+
+    quick = options.quick
+    works: dict[str, Callable[[], Any]] = {
+        "agreement": lambda: agreement(bench),
+        "iterations": lambda: (
+            wait(),
+            iterations(bench, (1, 2), (2,), 1, 2) if quick else iterations(bench, count=options.masks // 4),
+        )[1],
+        "paper": lambda: (wait(), paper(device, 4 if quick else options.masks))[1],
+        "memory": lambda: memory(bench, lambda: cuda_peak(device)),
+        "profile": lambda: profiles(bench, (1, 2) if quick else (1, 8, 64)),
     }
+    for part in parts:
+        say(part)
+        start = time.perf_counter()
+        result[part] = works[part]()
+        say(f"{part}: {time.perf_counter() - start:.0f} s")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write((json.dumps(result, indent=2) + "\n").encode())
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,6 @@ from typing import Any
 import torch
 from costs import gflops, gradient_of, machine_limits, openvino_shares, torch_shares
 from data_set import paper_data_set
-from gpu import measure_gpu
 from memory import peak_megabytes
 from peers import Clock, eager_loop, extremal_perturbation, occlusion_window, ours, synchronize
 from torch import Tensor
@@ -274,10 +273,6 @@ def measure(bench: Bench, quick: bool) -> dict[str, Any]:
         say("the paper's masks")
         count = 8 if on_cpu else 1024
         result["paper"] = [paper_data_set(device, count, engine=engine) for engine in bench.engines]
-        if not on_cpu:
-            result["paper"].append(paper_data_set(device, count, precision="bfloat16"))
-            say("precisions, largest batch")
-            result["gpu"] = measure_gpu(bench, HALF)
         if on_cpu:
             say("many images")
             result["by_count"] = {"engine": best, **by_count(bench, best, (64, 256))}

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.canvas import Step
 from perturb_tutorial.initialization import (
     DISC_RADII,
     InitialMasks,
@@ -113,7 +114,7 @@ def learn_activation_masks(
         canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
         # Before the hook that masks: a padded convolution is cut back to its images, then masked.
         with steady_rows(_module(network, place)):
-            return replace(learn_on(canvas, weights, used, report), layer=place.layer).to(images.device)
+            return replace(learn_on(canvas, used, report), layer=place.layer).to(images.device)
 
     return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
 
@@ -136,15 +137,16 @@ class _LayerCanvas:
         self.settings, self.seed, self.device = settings, seed, network.device
         self.size = (images.shape[-2], images.shape[-1])
 
-    def _logits(self, images: Tensor, mask: Tensor) -> Tensor:
+    def _score(self, images: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         with _masked(self.network, self.place, mask):
-            return (self.network.logits if self.place.folded else self.network.unfolded_logits)(images)
+            logits = (self.network.logits if self.place.folded else self.network.unfolded_logits)(images)
+        return target_score(logits, weights)
 
     def original(self) -> Tensor:
-        return self._logits(self.images, torch.ones(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.ones(1, 1, *self.place.size, device=self.device))
 
     def perturbed(self) -> Tensor:
-        return self._logits(self.images, torch.zeros(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.zeros(1, 1, *self.place.size, device=self.device))
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
         if self.settings.initialization != "disc":
@@ -159,19 +161,21 @@ class _LayerCanvas:
         grids = 1 - discs if self.settings.game == "deletion" else discs
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
-            images = self.images[rows].repeat_interleave(len(tried), 0)
-            logits = self._logits(images, tried.repeat(len(rows), 1, 1, 1))
-            score = target_score(logits, self.weights[rows].repeat_interleave(len(tried), 0))
+            images, weights = (x[rows].repeat_interleave(len(tried), 0) for x in (self.images, self.weights))
+            score = self._score(images, tried.repeat(len(rows), 1, 1, 1), weights)
             score = score.view(len(rows), len(tried))
             return normalized_score(score, original_score[rows, None], perturbed_score[rows, None])
 
         return smallest_discs(normalized, grids, original_score > perturbed_score, self.settings)
 
-    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        return self._logits(self.images, grid), grid
+    def score(self, grid: Tensor, step: Step) -> Tensor:
+        return self.masked(grid)
+
+    def kept(self, grid: Tensor) -> Tensor:
+        return grid.mean((1, 2, 3))
 
     def masked(self, grid: Tensor) -> Tensor:
-        return self._logits(self.images, grid)
+        return self._score(self.images, grid, self.weights)
 
 
 def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:

@@ -32,7 +32,7 @@ SUPPRESSED = 0.01
 PRESERVED = 0.99
 """Normalized score at which a target counts as preserved (§2)."""
 _RADII_AT_ONCE = 6
-_IMAGES_AT_ONCE = 8
+_IMAGES_AT_ONCE = {"cpu": 8, "mps": 8, "cuda": 64}
 _RANDOM_STREAM = 0x6D30  # keeps this draw apart from the jitter's and the noise's of the same seed
 
 
@@ -155,11 +155,12 @@ def smallest_discs(
     found = torch.zeros(len(usable), 1, *grids.shape[2:], device=grids.device)
     radius = torch.full((len(usable),), torch.nan)
     open_rows = usable.nonzero().flatten().cpu()
+    at_once = _IMAGES_AT_ONCE.get(grids.device.type, 8)
     with torch.inference_mode():
         for start in range(0, len(grids), _RADII_AT_ONCE):
             tried = grids[start : start + _RADII_AT_ONCE]
             left = []
-            for rows in open_rows.split(_IMAGES_AT_ONCE) if len(open_rows) else ():
+            for rows in open_rows.split(at_once) if len(open_rows) else ():
                 score = normalized(rows, tried)
                 fits = score <= SUPPRESSED if settings.game == "deletion" else score >= PRESERVED
                 first = fits.int().argmax(1).cpu()  # the first radius that fits; 0 too where none does

@@ -77,14 +77,10 @@ def target_score(logits: Tensor, weights: Tensor) -> Tensor:
     return (logits.float().softmax(1) * weights).sum(1)
 
 
-def regularizer(grid: Tensor, settings: MaskSettings) -> tuple[Tensor, Tensor]:
-    """λ₁ · area + λ₂ · TV of each mask, and TV itself, N values each, from the grid N×1×h×w."""
-    perturbed_or_kept = 1 - grid if settings.game == "deletion" else grid
-    tv = total_variation(grid, settings.tv_exponent)
-    return settings.area_weight * perturbed_or_kept.sum((1, 2, 3)) + settings.tv_weight * tv, tv
-
-
 def objective(grid: Tensor, score: Tensor, settings: MaskSettings) -> Tensor:
     """The loss of each image, N values, from its grid N×1×h×w (in [0, 1]) and its target score."""
-    penalty, _ = regularizer(grid, settings)
-    return penalty + score if settings.game == "deletion" else penalty - score
+    deletion = settings.game == "deletion"
+    counted = 1 - grid if deletion else grid
+    tv = total_variation(grid, settings.tv_exponent)
+    penalty = settings.area_weight * counted.sum((1, 2, 3)) + settings.tv_weight * tv
+    return penalty + score if deletion else penalty - score

@@ -7,7 +7,7 @@ For each image x and set of classes C it minimizes over the grid m ∈ [0, 1]^(h
 
 The loss of a batch is the sum over its images, so each has the gradient it would have alone; the shifts are
 one sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's. Nothing
-in the loop waits for the device.
+in the loop waits for the device, so that a GPU can replay an iteration that was recorded once (``recording``).
 
 An image whose score or gradient is not finite gets no step in that iteration and is not ``converged``; its
 neighbors in the batch do not notice. ``converged`` is: all scores finite and score_masked < score_original
@@ -17,25 +17,21 @@ neighbors in the batch do not notice. ``converged`` is: all scores finite and sc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from perturb_tutorial.initialization import InitialMasks, initial_masks
-from perturb_tutorial.masks import upsampling_matrix
+from perturb_tutorial.batches import in_batches, usual_batch_size
+from perturb_tutorial.canvas import CANVASES, Canvas, Step
+from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
+from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.steady import steady_rows
-from perturb_tutorial.objectives import class_sets, class_weights, regularizer, target_score
-from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.objectives import class_sets, class_weights, objective
+from perturb_tutorial.recording import repeat
 from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import ENGINES, PRECISIONS, REFERENCE_SIZE, MaskSettings
-
-if TYPE_CHECKING:
-    from perturb_tutorial.onnx_engine import JointRuntime
-
-BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
-"""Images at once to begin with; halved when the device runs out of memory."""
+from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings
 
 Progress = Callable[[int, int], None]
 """Called as (iterations done, iterations in all), summed over the images."""
@@ -58,42 +54,70 @@ def learn_masks(
 ) -> Masks:
     """A mask for each of N images.
 
-    ``images``: N×3×S×S in [0, 1], S = ``network.input_size``. ``targets``: a class index, N indices, or N
-    sets of indices whose scores are summed (eq. 2). ``seed`` fixes jitter, noise and random starts; the same
-    seed gives the same mask, alone or in a batch (within float rounding). ``device``: None is the network's.
-    ``engine``: one of ``ENGINES``; "onnx" needs ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU for
-    most networks (not for GoogLeNet and VGG-16) and gives the same masks within rounding. ``precision``: one of
-    ``PRECISIONS``, of the network's two passes in an iteration; "bfloat16" is for devices that multiply it faster
-    (engine "torch" only), and rounds so coarsely that masks differ. Masks, regularizers, the disc search and the
-    scores before and after are float32 in any case.
-    ``batch_size``: images at once, None to begin with the device's usual number; halved and tried again when
-    the device runs out of memory. ``progress``: called with (done, total) image-iterations. Returns
-    :class:`Masks` on the images' device. Errors: ``ValueError`` for arguments of the wrong form, or a network
-    that the engine cannot run; ``ImportError`` for an engine whose packages are not installed.
+    Args:
+        images: N×3×S×S in [0, 1], S = ``network.input_size``.
+        targets: a class index, N indices, or N sets of indices whose scores are summed (eq. 2).
+        settings: None is :class:`MaskSettings` as it comes.
+        seed: fixes jitter, noise and random starts; the same seed gives the same mask, alone or in a batch (within
+            float rounding).
+        device: None is the network's.
+        engine: what computes score and gradient, one of ``ENGINES``. "onnx" needs
+            ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU for most networks (not for GoogLeNet and
+            VGG-16) and gives the same masks within rounding. "compile" is for hundreds of images on a GPU: it takes a
+            minute before it starts.
+        precision: of the network's two passes in an iteration, one of ``PRECISIONS``. On NVIDIA's GPUs "tf32" and
+            "bfloat16" are faster and round so coarsely that masks differ; "bfloat16" is not for engine "onnx". Masks,
+            regularizers, the disc search and the scores before and after are float32 in any case.
+        batch_size: images at once, None to begin with the device's usual number; halved and tried again when the
+            device runs out of memory.
+        progress: called with (done, total) image-iterations.
+
+    Returns:
+        :class:`Masks` on the images' device.
+
+    Raises:
+        ValueError: for arguments of the wrong form, or a network that the engine cannot run.
+        ImportError: for an engine whose packages are not installed.
     """
     settings = settings or MaskSettings()
+    _check_engine(engine, precision)
+    sets, size = _checked(network, images, targets, batch_size)
+    network = network if device is None else network.to(pick_device(device))
+    # Compiled code is made for one batch size, so a last part is filled up to it.
+    fill = (size or usual_batch_size(network.device)) if engine == "compile" and len(images) > 1 else 0
+
+    def learn(start: int, stop: int, report: Report) -> Masks:
+        rows = list(range(start, stop)) + [stop - 1] * (min(fill, len(images)) - (stop - start))
+        pixels = images[rows].to(network.device, torch.float32)
+        weights = class_weights([sets[row] for row in rows], network.class_count).to(network.device)
+        with steady_rows(network.folded, off=engine == "compile"):
+            canvas = CANVASES[engine](network, pixels, weights, settings, seed, precision)
+            return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
+
+    return learn_in_batches(learn, len(images), settings.iterations, network.device, size, progress)
+
+
+def _check_engine(engine: str, precision: str) -> None:
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision != "float32" and engine != "torch":
+    if precision == "bfloat16" and engine == "onnx":
         raise ValueError(
             f"precision: expected float32 with engine {engine!r}, got {precision!r}; use engine='torch'"
         )
+
+
+def _checked(
+    network: Network, images: Tensor, targets: Any, batch_size: int | None
+) -> tuple[list[list[int]], int | None]:
+    """The sets of classes and the batch size; ``ValueError`` for an argument of the wrong form."""
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    sets = class_sets(targets, len(images), network.class_count)
-    network = network if device is None else network.to(pick_device(device))
-
-    def learn(start: int, stop: int, report: Report) -> Masks:
-        weights = class_weights(sets[start:stop], network.class_count)
-        part = _learn_batch(network, images[start:stop], weights, settings, seed, report, engine, precision)
-        return part.to(images.device)
-
-    return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    return class_sets(targets, len(images), network.class_count), batch_size
 
 
 def learn_in_batches(
@@ -108,285 +132,50 @@ def learn_in_batches(
 
     ``report`` takes the iterations done in a batch; ``progress`` gets (done, total) image-iterations.
     """
-    size = min(batch_size or BATCH_SIZES.get(device.type, 8), count)
     parts: list[Masks] = []
-    start = 0
-    while start < count:
-        stop = min(start + size, count)
 
-        def report(iteration: int, start: int = start, stop: int = stop) -> None:
+    def run(start: int, stop: int) -> None:
+        def report(iteration: int) -> None:
             if progress is not None:
                 progress(start * iterations + (stop - start) * iteration, count * iterations)
 
-        try:
-            with torch.inference_mode(False):
-                part = learn(start, stop, report)
-        except RuntimeError as error:
-            if not out_of_memory(error) or size == 1:
-                raise
-            size = max(1, size // 2)
-        else:
-            parts.append(part)
-            start = stop
-            continue
-        # Outside the except block: the error's traceback holds the batch's tensors.
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif device.type == "mps":
-            torch.mps.empty_cache()
+        with torch.inference_mode(False):
+            parts.append(learn(start, stop, report))
+
+    in_batches(count, min(batch_size or usual_batch_size(device), count), run)
     return Masks.concatenate(parts)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    kinds = tuple(
-        kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError) if kind
-    )
-    # On the CPU and on Apple's GPUs it is a plain RuntimeError.
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, kinds) or any(words in str(error) for words in told)
-
-
-def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
-    """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
-    reach = jitter_reach(settings, size)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator)
-    return [(dx, dy) for dx, dy in drawn.tolist()]
-
-
-def jitter_reach(settings: MaskSettings, size: int) -> int:
-    """τ for an input of ``size`` px, at least 1 (no jitter)."""
-    return max(1, round(settings.jitter * size / REFERENCE_SIZE))
-
-
-def shift(padded: Tensor, dx: int, dy: int, size: int) -> Tensor:
-    """The size×size window in which the image stands ``dx`` px further right and ``dy`` further down.
-
-    ``padded`` has the image's edges replicated at its left and top.
-    """
-    top, left = padded.shape[-2] - size - dy, padded.shape[-1] - size - dx
-    return padded[..., top : top + size, left : left + size]
-
-
-class Canvas(Protocol):
-    """What the masks of a batch lie on: N images here, the output of a layer in module ``activations``.
-
-    Its methods give logits N×K; a ``grid`` is N×1×h×w. ``device`` is where all of it happens.
-    """
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the images, px."""
-
-    def original(self) -> Tensor:
-        """With nothing perturbed."""
-
-    def perturbed(self) -> Tensor:
-        """With everything perturbed."""
-
-    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
-        """The masks at the start."""
-
-    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """Under the mask in one iteration, differentiable in ``grid``, and the mask as it lies, N×1×H×W."""
-
-    def masked(self, grid: Tensor) -> Tensor:
-        """Under the mask without jitter."""
-
-
-class _ImageCanvas:
-    """Masks on images: upsampled, softened and, against a jittered image, fixed."""
-
-    def __init__(
-        self,
-        network: Network,
-        images: Tensor,
-        weights: Tensor,
-        settings: MaskSettings,
-        seed: int,
-        precision: str = "float32",
-    ) -> None:
-        self.low_precision = precision != "float32"
-        self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
-        self.device, self.images = network.device, images
-        size = images.shape[-1]
-        self.size = (size, size)
-        self.background = fully_perturbed(
-            images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
-        )
-        self.up = upsampling_matrix(size, settings.grid_size, settings.mask_sigma * size / REFERENCE_SIZE).to(
-            images
-        )
-        # Normalization is affine and M + (1 − M) = 1: it commutes with Φ, so it is done once.
-        self.padded_background = network.normalize(self.padded(self.background))
-        self.padded_evidence = network.normalize(self.padded(images)) - self.padded_background
-        self.shifts = jitter_shifts(settings, size, seed)
-
-    def padded(self, images: Tensor) -> Tensor:
-        """``images`` with their left and upper edges replicated as far as the jitter reaches."""
-        reach = jitter_reach(self.settings, self.size[0])
-        return torch.nn.functional.pad(images, (reach - 1, 0, reach - 1, 0), mode="replicate")
-
-    def _upsampled(self, grid: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
-            return self.up @ grid @ self.up.T
-
-    def original(self) -> Tensor:
-        return self.network.logits(self.images)
-
-    def perturbed(self) -> Tensor:
-        return self.network.logits(self.background)
-
-    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
-        return initial_masks(
-            self.network,
-            self.images,
-            self.background,
-            self.weights,
-            self.settings,
-            original_score=original_score,
-            perturbed_score=perturbed_score,
-            seed=self.seed,
-        )
-
-    def jittered(self, grid: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        mask = self._upsampled(grid)
-        background, evidence = (
-            shift(padded, *self.shifts[iteration], self.size[0])
-            for padded in (self.padded_background, self.padded_evidence)
-        )
-        inputs = torch.addcmul(background, evidence, mask)
-        if not self.low_precision:  # then a caller's autocast holds
-            return self.network.normalized_logits(inputs), mask
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.network.normalized_logits(inputs), mask
-
-    def masked(self, grid: Tensor) -> Tensor:
-        return self.network.logits(perturb(self.images, self.background, self._upsampled(grid)))
-
-
-def _learn_batch(
-    network: Network,
-    images: Tensor,
-    weights: Tensor,
-    settings: MaskSettings,
-    seed: int,
-    report: Report,
-    engine: str = "torch",
-    precision: str = "float32",
-) -> Masks:
-    images, weights = images.to(network.device, torch.float32), weights.to(network.device)
-    runtime = _onnx_runtime(network, settings, len(images)) if engine == "onnx" else None
-    with steady_rows(network.folded):
-        canvas = _ImageCanvas(network, images, weights, settings, seed, precision)
-        step = None if runtime is None else _onnx_step(runtime, canvas)
-        return learn_on(canvas, weights, settings, report, step)
-
-
-class Step(NamedTuple):
-    """What one iteration sees of N masks, N values each and the gradient of the loss, N×1×h×w.
-
-    ``kept``: the mean of the mask as it lies.
-    """
-
-    score: Tensor
-    kept: Tensor
-    tv: Tensor
-    gradient: Tensor
-
-
-def _torch_step(canvas: Canvas, weights: Tensor, settings: MaskSettings) -> Callable[[Tensor, int], Step]:
-    """Score, regularizers and gradient in one backward pass."""
-
-    def step(grid: Tensor, iteration: int) -> Step:
-        with torch.enable_grad():  # whatever the caller has switched off
-            logits, mask = canvas.jittered(grid, iteration)
-            if not logits.requires_grad:
-                raise ValueError(
-                    "network: expected logits with a gradient, got some that do not depend on the mask; "
-                    "is the module's forward under torch.no_grad or inference_mode?"
-                )
-            score = target_score(logits, weights)
-            penalty, tv = regularizer(grid, settings)
-            loss = penalty + score if settings.game == "deletion" else penalty - score
-            (gradient,) = torch.autograd.grad(loss.sum(), grid)
-        return Step(score.detach(), mask.detach().mean((1, 2, 3)), tv.detach(), gradient)
-
-    return step
-
-
-def _onnx_runtime(network: Network, settings: MaskSettings, count: int) -> JointRuntime:
-    from perturb_tutorial.onnx_engine import JointRuntime
-
-    return JointRuntime(network, settings, count)
-
-
-def _onnx_step(runtime: JointRuntime, canvas: _ImageCanvas) -> Callable[[Tensor, int], Step]:
-    """The score's gradient by the exported graph, that of the regularizers by PyTorch."""
-    settings, size = canvas.settings, canvas.size[0]
-    images, backgrounds = canvas.padded(canvas.images), canvas.padded(canvas.background)
-    columns = canvas.up.sum(0) / size  # the mean of U m Uᵀ is this vector's product with m from both sides
-
-    def step(grid: Tensor, iteration: int) -> Step:
-        image, background = (
-            shift(pictures, *canvas.shifts[iteration], size) for pictures in (images, backgrounds)
-        )
-        score, slope = runtime(grid.detach(), image, background, canvas.weights)
-        with torch.enable_grad():
-            penalty, tv = regularizer(grid, settings)
-            (gradient,) = torch.autograd.grad(penalty.sum(), grid)
-        gradient = gradient + slope if settings.game == "deletion" else gradient - slope
-        return Step(score, columns @ grid.detach()[:, 0] @ columns, tv.detach(), gradient)
-
-    return step
-
-
-def learn_on(
-    canvas: Canvas,
-    weights: Tensor,
-    settings: MaskSettings,
-    report: Report,
-    step: Callable[[Tensor, int], Step] | None = None,
-) -> Masks:
-    """The loop of the module's docstring on any canvas; ``weights``: N×K, 1 for each target class.
-
-    ``step`` takes a grid that asks for gradients and an iteration; None is PyTorch's on the canvas.
-    """
-
-    def score_of(logits: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+def learn_on(canvas: Canvas, settings: MaskSettings, report: Report, precision: str = "float32") -> Masks:
+    """The loop of the module's docstring on any canvas; ``precision`` as in :func:`learn_masks`."""
+    with arithmetic(canvas.device):
         with torch.inference_mode():
-            return target_score(logits(*arguments), weights).clone()
+            original_score, perturbed_score = canvas.original().clone(), canvas.perturbed().clone()
+        start = canvas.start(original_score, perturbed_score)
+        grid = start.grid.clone().requires_grad_(True)
+        finite = torch.ones_like(original_score, dtype=torch.bool)
+        history = _Recorder(len(grid), settings, canvas.device)
+        adam = ClippedAdam(grid, settings.learning_rate)
 
-    count, device = len(weights), canvas.device
-    step = step or _torch_step(canvas, weights, settings)
-    original_score, perturbed_score = score_of(canvas.original), score_of(canvas.perturbed)
-    start = canvas.start(original_score, perturbed_score)
-    grid = start.grid.clone().requires_grad_(True)
-    finite = torch.ones(count, dtype=torch.bool, device=device)
-    history = {
-        name: torch.zeros(count, settings.iterations, device=device) for name in ("score", "area", "tv")
-    }
-    adam = torch.optim.Adam([grid], lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    for iteration in range(settings.iterations):
-        score, kept, tv, gradient = step(grid, iteration)
-        with torch.no_grad():
-            usable = torch.isfinite(score) & torch.isfinite(gradient).flatten(1).all(1)
-            finite &= usable
-            # An image that fails keeps its mask: gradient 0 and, by the where below, no momentum either.
-            grid.grad = torch.where(usable.view(-1, 1, 1, 1), gradient, 0.0)
-            history["score"][:, iteration] = score
-            history["area"][:, iteration] = 1 - kept if settings.game == "deletion" else kept
-            history["tv"][:, iteration] = tv
-            before = grid.detach().clone()
-            adam.step()
-            grid.copy_(torch.where(usable.view(-1, 1, 1, 1), grid.clamp(0, 1), before))
-        report(iteration + 1)
+        def iterate(step: Step) -> None:
+            with (
+                torch.enable_grad(),
+                arithmetic(canvas.device, precision),
+            ):  # whatever the caller has switched off
+                score = canvas.score(grid, step)  # E_τ Σ f_c(Φ(x; M))
+                _check_gradient(score)
+                loss = objective(grid, score, settings)  # eq. 6 | eq. 1
+                (gradient,) = torch.autograd.grad(loss.sum(), grid)
+            with torch.no_grad():
+                usable = torch.isfinite(score) & torch.isfinite(gradient).flatten(1).all(1)
+                finite.logical_and_(usable)
+                history.note(step, score, canvas.kept(grid), total_variation(grid, settings.tv_exponent))
+                adam.step(gradient, usable)
 
-    final = grid.detach()
-    masked_score = score_of(canvas.masked, final)
+        repeat(iterate, settings.iterations, canvas.device, report)
+        final = grid.detach()
+        with torch.inference_mode():
+            masked_score = canvas.masked(final).clone()
     for value in (original_score, perturbed_score, masked_score):
         finite &= torch.isfinite(value)
     reached = masked_score < original_score if settings.game == "deletion" else masked_score > perturbed_score
@@ -398,21 +187,55 @@ def learn_on(
         score_masked=masked_score,
         converged=finite & reached,
         radius=start.radius,
-        history=History(**history),
+        history=history.history,
         settings=settings,
     )
 
 
-__all__ = [
-    "ENGINES",
-    "PRECISIONS",
-    "Canvas",
-    "Progress",
-    "Report",
-    "jitter_reach",
-    "jitter_shifts",
-    "learn_in_batches",
-    "learn_masks",
-    "learn_on",
-    "shift",
-]
+def _check_gradient(score: Tensor) -> None:
+    if not score.requires_grad:
+        raise ValueError(
+            "network: expected logits with a gradient, got some that do not depend on the mask; is the module's "
+            "forward under torch.no_grad or inference_mode?"
+        )
+
+
+class ClippedAdam:
+    """Adam on the grid N×1×h×w, with a clip to [0, 1] after each step.
+
+    An image that is not usable in a step keeps its mask: gradient 0 and no momentum either.
+    """
+
+    def __init__(self, grid: Tensor, learning_rate: float) -> None:
+        self.grid = grid
+        on_gpu = grid.device.type == "cuda"
+        self.adam = torch.optim.Adam(
+            [grid], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, capturable=on_gpu, fused=on_gpu
+        )
+
+    def step(self, gradient: Tensor, usable: Tensor) -> None:
+        """``gradient``: N×1×h×w. ``usable``: N booleans."""
+        rows = usable.view(-1, 1, 1, 1)
+        before = self.grid.detach().clone()
+        self.grid.grad = torch.where(rows, gradient, 0.0)
+        self.adam.step()
+        self.grid.copy_(torch.where(rows, self.grid.clamp(0, 1), before))
+
+
+class _Recorder:
+    """The history as it is made."""
+
+    def __init__(self, count: int, settings: MaskSettings, device: torch.device) -> None:
+        self.deletion = settings.game == "deletion"
+        self.history = History(*(torch.zeros(count, settings.iterations, device=device) for _ in range(3)))
+
+    def note(self, step: Step, score: Tensor, kept: Tensor, tv: Tensor) -> None:
+        history, area = self.history, 1 - kept if self.deletion else kept
+        for kind, value in ((history.score, score), (history.area, area), (history.tv, tv)):
+            if isinstance(step, int):
+                kind[:, step] = value
+            else:
+                kind.index_copy_(1, step, value[:, None])
+
+
+__all__ = ["ClippedAdam", "Progress", "Report", "learn_in_batches", "learn_masks", "learn_on"]

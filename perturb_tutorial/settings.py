@@ -18,10 +18,11 @@ REFERENCE_SIZE = 224
 """The input size, in image px, for which every length of the paper is given (§4)."""
 
 GAMES = ("deletion", "preservation")
-ENGINES = ("torch", "onnx")
-"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``onnx_engine``)."""
-PRECISIONS = ("float32", "bfloat16")
-"""Of the network's two passes in an iteration."""
+ENGINES = ("torch", "onnx", "compile")
+"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``onnx_engine``).
+compile: PyTorch's compiler, for many images on a GPU (``compiled``)."""
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""Of the network's two passes in an iteration. tf32 is of NVIDIA's GPUs; elsewhere it is float32."""
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 

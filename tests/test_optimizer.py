@@ -12,8 +12,8 @@ from small_inputs import tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial import optimizer
-from perturb_tutorial.optimizer import jitter_shifts
+from perturb_tutorial import batches, canvas, optimizer
+from perturb_tutorial.canvas import jitter_shifts
 
 SIZE = 32
 
@@ -105,7 +105,7 @@ def test_jitter_is_uniform_seeded_and_scaled():
 def test_shift_moves_the_image_and_replicates_its_edge():
     image = torch.arange(16.0).view(1, 1, 4, 4)
     padded = torch.nn.ReplicationPad2d((2, 0, 2, 0))(image)
-    moved = optimizer.shift(padded, dx=1, dy=2, size=4)[0, 0]
+    moved = canvas.shift(padded, dx=1, dy=2, size=4)[0, 0]
     assert moved.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
 
 
@@ -251,30 +251,67 @@ def test_a_passing_instability_is_reported_and_survived(noise_images):
     assert not torch.equal(masks.grid[1], torch.full_like(masks.grid[1], 0.5))
 
 
-def test_a_batch_that_does_not_fit_is_halved(tiny, noise_images, monkeypatch):
+class FitsThree(torch.nn.Module):
+    """A network whose device holds no more than ``most`` images at once."""
+
+    def __init__(self, module: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.module, self.most, self.sizes = module, most, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return self.module(x)
+
+
+def test_a_batch_that_does_not_fit_is_halved(tiny, noise_images):
     images = torch.cat([noise_images] * 4)[:11]
     settings = pt.MaskSettings(iterations=3, initialization="half")
     expected = pt.learn_masks(tiny, images, 2, settings)
-    sizes = []
-    original = optimizer._learn_batch
-
-    def limited(network, batch, *rest):
-        sizes.append(len(batch))
-        if len(batch) > 3:
-            raise torch.cuda.OutOfMemoryError("out of memory")
-        return original(network, batch, *rest)
-
-    monkeypatch.setattr(optimizer, "_learn_batch", limited)
-    masks = pt.learn_masks(tiny, images, 2, settings)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    small = pt.Network(FitsThree(tiny_module(), 3), mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
+    done = []
+    masks = pt.learn_masks(small, images, 2, settings, progress=lambda count, total: done.append(count))
+    assert done[2::3] == [6, 12, 18, 24, 30, 33]  # parts of 2, 2, 2, 2, 2 and 1 images
     torch.testing.assert_close(masks.grid, expected.grid, atol=1e-4, rtol=0)
-
-    def always(*_):
-        raise torch.cuda.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(optimizer, "_learn_batch", always)
+    none = pt.Network(FitsThree(tiny_module(), 1), input_size=32, device="cpu")
+    none.folded.most = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        pt.learn_masks(tiny, images, 2, settings)
+        pt.learn_masks(none, images, 2, settings)
+
+
+def test_parts_are_halved_and_the_last_part_too():
+    tried = []
+
+    def run(start: int, stop: int) -> None:
+        tried.append(stop - start)
+        if stop - start > 3:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+    batches.in_batches(11, 8, run)
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
+    tried.clear()
+    batches.in_batches(5, 64, run)  # half of what was tried, not of the size
+    assert tried == [5, 2, 2, 1]
+
+
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+def test_a_recorded_iteration_reads_its_number_from_the_device(tiny, noise_images, monkeypatch, game):
+    # What a GPU replays, without the recording: the number of the iteration is a tensor.
+    settings = pt.MaskSettings(game=game, iterations=6, jitter=28)
+    expected = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings)
+
+    def replayed(iterate, count, device, report):
+        number = torch.zeros(1, dtype=torch.long)
+        for done in range(count):
+            iterate(number)
+            number.add_(1)
+            report(done + 1)
+
+    monkeypatch.setattr(optimizer, "repeat", replayed)
+    masks = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings)
+    for name in ("score", "area", "tv"):
+        assert torch.equal(getattr(masks.history, name), getattr(expected.history, name))
+    assert torch.equal(masks.grid, expected.grid)
 
 
 def test_progress_counts_every_image_iteration(tiny, noise_images):
@@ -350,7 +387,7 @@ def test_bfloat16_goes_the_same_way_on_a_trained_network(lite0, foolbox_photogra
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"precision": "float16"}, "precision: expected one of float32, bfloat16, got 'float16'"),
+        ({"precision": "float16"}, "precision: expected one of float32, tf32, bfloat16, got 'float16'"),
         ({"precision": "bfloat16", "engine": "onnx"}, "precision: expected float32 with engine 'onnx'"),
     ],
 )
@@ -473,5 +510,5 @@ def test_what_each_device_says_when_it_is_full():
         "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
         "MPS backend out of memory (MPS allocated: 1 GB)",
     ):
-        assert optimizer.out_of_memory(RuntimeError(words))
-    assert not optimizer.out_of_memory(RuntimeError("shapes cannot be multiplied"))
+        assert batches.out_of_memory(RuntimeError(words))
+    assert not batches.out_of_memory(RuntimeError("shapes cannot be multiplied"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from perturb_tutorial.settings import PRECISIONS
 from perturb_tutorial.speed import speed_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
@@ -45,32 +46,37 @@ def bench(tiny, noise_images):
     return small
 
 
-def test_precisions_are_measured_against_passes_of_their_own(bench):
-    found = gpu.by_precision(bench, speed.HALF.replace(iterations=3), batches=(2, 5))
-    assert set(found) == {"float32", "bfloat16"}
-    for rows in found.values():
-        assert set(rows) == {"2", "5"}
-        for row in rows.values():
-            assert set(row) == {"seconds", "over_network", "over_eager"}
-            assert min(row.values()) > 0
+@pytest.fixture
+def on_gpu(tiny, noise_images):
+    """The measurements of a GPU with the small network, on the CPU."""
+    small = object.__new__(gpu.OnGpu)
+    small.network, small.pictures, small.targets = tiny, noise_images, [0, 1, 2]
+    return small
 
 
-def test_the_largest_batch_is_the_last_that_is_not_split(bench, monkeypatch):
-    real = bench.network.normalized_logits
+def test_precisions_are_measured_against_passes_of_their_own(on_gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "ITERATIONS", 3)
+    monkeypatch.setattr(gpu, "whole_masks", lambda bench, eager, count: [])
+    found = gpu.iterations(on_gpu, batches=(2,), compiled_batches=(), rounds=1)
+    assert [(row["engine"], row["precision"], row["batch"]) for row in found["rows"]] == [
+        ("torch", precision, 2) for precision in PRECISIONS
+    ]
+    for row in found["rows"]:
+        assert row["over_passes"] == pytest.approx(row["seconds"] / row["passes_seconds"])
+        assert row["over_eager"] == pytest.approx(found["eager_mask_seconds"] / (300 * row["seconds"]))
+
+
+def test_the_largest_batch_is_the_last_that_is_not_split(on_gpu, monkeypatch):
+    real = on_gpu.network.normalized_logits
 
     def small_memory(inputs):
         if len(inputs) > 11:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return real(inputs)
 
-    monkeypatch.setattr(bench.network, "normalized_logits", small_memory)
-    assert gpu.largest_batch(bench, speed.HALF, start=2) == 8
-    assert gpu.largest_batch(bench, speed.HALF, start=2, limit=4) == 4
-    peaks = iter([0, 7.0, 0, 7.0, 0, 7.0, 0, 14.0])  # of the warm-up and three counts, before and after each
-    found = gpu.past_the_largest(bench, speed.HALF, 8, lambda: next(peaks))
-    assert found["memory"] == {"8": 1, "16": 1, "32": 2}
-    assert found["time"]["8"] == 1
-    assert set(found["time"]) == {"8", "16", "32"}
+    monkeypatch.setattr(on_gpu.network, "normalized_logits", small_memory)
+    assert gpu.largest_batch(on_gpu, start=2) == 8
+    assert gpu.largest_batch(on_gpu, start=2, limit=4) == 4
 
 
 def test_the_papers_masks_are_extrapolated_from_whole_ones():
@@ -92,3 +98,11 @@ def test_results_have_what_the_chapter_shows():
         assert {"threads", "cpu"} <= set(result["machine"])
         assert [row["engine"] for row in result["paper"]] == result["engines"]
     assert speed_results("abacus") == {}
+
+
+def test_a_gpus_results_have_what_the_chapter_shows():
+    for result in speed_results("cuda").values():
+        rows = result["iterations"]["rows"]
+        assert {row["precision"] for row in rows} == set(PRECISIONS)
+        assert min(row["seconds"] for row in rows) > 0
+        assert set(result["agreement"]) == {"deletion", "preservation"}

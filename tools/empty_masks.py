@@ -31,11 +31,11 @@ from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.measure import load_scene
 from perturb_tutorial.benchmarks.merge import read_json
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, BenchmarkError, read_records
+from perturb_tutorial.canvas import CANVASES
 from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_mask
+from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_weights, target_score
-from perturb_tutorial.optimizer import (
-    _learn_batch,
-)  # weights that sum to more than 1 are no target of learn_masks
+from perturb_tutorial.optimizer import learn_on
 
 NAME = "empty_masks"
 METHODS = ("center", "mask")
@@ -59,8 +59,9 @@ def relative_grids(
     with torch.inference_mode():
         original = target_score(network.logits(images), weights)
     weights = weights / original[:, None]
-    masks = _learn_batch(network, images, weights, settings, seed, report=lambda _: None, engine=engine)
-    return masks.salient_grid
+    with steady_rows(network.folded):
+        canvas = CANVASES[engine](network, images, weights, settings, seed)  # whose scores start at 1
+        return learn_on(canvas, settings, lambda _: None).salient_grid
 
 
 def answered(question: Question, grid: Tensor) -> dict[str, Any]:

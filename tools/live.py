@@ -270,22 +270,21 @@ def learn_and_record(
     network: Any, pixels: Any, targets: list[int], settings: Any
 ) -> tuple[Any, dict[int, Any]]:
     """`learn_masks`, and the grids N×1×h×w after each of FRAMES iterations, seen in the one run."""
-    from perturb_tutorial import optimizer
+    from perturb_tutorial.canvas import ImageCanvas
     from perturb_tutorial.networks.steady import steady_rows
     from perturb_tutorial.objectives import class_sets, class_weights
+    from perturb_tutorial.optimizer import learn_on
 
     grids: dict[int, Any] = {}
 
-    class Recorder(optimizer._ImageCanvas):
-        def jittered(self, grid: Any, iteration: int) -> tuple[Any, Any]:
-            grids[iteration] = grid.detach().clone()
-            return super().jittered(grid, iteration)
+    class Recorder(ImageCanvas):
+        def score(self, grid: Any, step: Any) -> Any:
+            grids[step] = grid.detach().clone()
+            return super().score(grid, step)
 
     weights = class_weights(class_sets(targets, len(pixels), network.class_count), network.class_count)
     with steady_rows(network.folded):
-        masks = optimizer.learn_on(
-            Recorder(network, pixels, weights, settings, 0), weights, settings, lambda _: None
-        )
+        masks = learn_on(Recorder(network, pixels, weights, settings, 0), settings, lambda _: None)
     return masks, {**grids, settings.iterations: masks.grid}
 
 

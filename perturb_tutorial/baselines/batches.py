@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perturb_tutorial.batches import in_batches, usual_batch_size
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.objectives import class_sets, class_weights
-from perturb_tutorial.optimizer import out_of_memory
-
-IMAGES_AT_ONCE = {"cpu": 8, "mps": 16, "cuda": 64}
-"""Images at once to begin with; halved when the device runs out of memory."""
 
 Progress = Callable[[int, int], None]
 """Called as (done, total): images, or images times occlusions."""
@@ -49,36 +47,16 @@ def number_format(network: Network) -> torch.dtype:
 
 @contextmanager
 def exact_gradients(device: torch.device) -> Iterator[None]:
-    """Gradients on and autocast off, whatever the caller has set, so that no signal passes through half
+    """Gradients on, autocast and TF32 off, whatever the caller has set, so that no signal passes through half
     precision.
     """
     with (
+        arithmetic(device),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
     ):
         yield
-
-
-def in_batches(count: int, size: int, run: Callable[[int, int], None]) -> None:
-    """Calls ``run(start, stop)`` over 0 … ``count``; a part that runs out of memory is tried again at half
-    the size.
-    """
-    start = 0
-    while start < count:
-        stop = min(start + size, count)
-        try:
-            run(start, stop)
-        except RuntimeError as error:
-            if not out_of_memory(error) or size == 1:
-                raise
-            size = max(1, size // 2)
-        else:
-            start = stop
-            continue
-        # Outside the except block: the error's traceback holds the batch's tensors.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def maps_in_batches(
@@ -102,5 +80,5 @@ def maps_in_batches(
         if progress is not None:
             progress(stop, len(images))
 
-    in_batches(len(images), batch_size or IMAGES_AT_ONCE.get(device.type, 8), run)
+    in_batches(len(images), batch_size or usual_batch_size(device), run)
     return torch.cat(parts)

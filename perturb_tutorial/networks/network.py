@@ -81,6 +81,7 @@ class Network:
         self.input_size = input_size
         self.device = pick_device(device)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.module = _copied(module).to(self.device)
         example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
         example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
@@ -177,9 +178,17 @@ class Network:
 
     def normalize(self, images: Tensor) -> Tensor:
         """What ``module`` takes: (x − mean) / std for pixels N×3×H×W."""
-        shape = (1, 3, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(shape)
-        std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(shape)
+        place = (images.device, images.dtype)
+        if (
+            place not in self._normalization
+        ):  # kept there: a copy from the CPU's memory cannot be recorded by a GPU
+            with torch.inference_mode(False):
+                mean, std = (
+                    torch.tensor(values, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+                    for values in (self.mean, self.std)
+                )
+            self._normalization[place] = mean, std
+        mean, std = self._normalization[place]
         return (images - mean) / std
 
     def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
@@ -200,6 +209,11 @@ class Network:
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
         return _as_logits(self.module(self._inputs(images, self.module)))
+
+    @property
+    def folded_logits(self) -> nn.Module:
+        """The module behind ``normalized_logits``: normalized inputs → logits N×K."""
+        return self._folded
 
     @property
     def folded(self) -> nn.Module:

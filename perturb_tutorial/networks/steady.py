@@ -25,8 +25,11 @@ SMALL_MAP = 300
 
 
 @contextmanager
-def steady_rows(module: nn.Module) -> Iterator[None]:
-    """Within the block ``module`` gives an image nearly the same bits in a batch of any size."""
+def steady_rows(module: nn.Module, *, off: bool = False) -> Iterator[None]:
+    """Within the block ``module`` gives an image nearly the same bits in a batch of any size; not if ``off``."""
+    if off:
+        yield
+        return
     true_rows: dict[nn.Module, int] = {}
 
     @of_this_thread

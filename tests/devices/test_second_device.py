@@ -58,14 +58,14 @@ def test_every_method_and_benchmark_is_among_the_runs(wrong) -> None:  # type: i
 PLANTED = {
     "a tensor that stays on the CPU": (
         "masks, deletion, blur, disc",
-        "real = pt.optimizer.target_score\n"
-        "pt.optimizer.target_score = lambda logits, weights: real(logits, weights.cpu())",
+        "real = pt.canvas.target_score\n"
+        "pt.canvas.target_score = lambda logits, weights: real(logits, weights.cpu())",
         "tensors on two devices",
     ),
     "a value read in every iteration": (
         "nothing in the loop waits",
-        "real = pt.optimizer.regularizer\n"
-        "pt.optimizer.regularizer = lambda grid, settings: (grid.max().item(), real(grid, settings))[1]",
+        "real = pt.optimizer.total_variation\n"
+        "pt.optimizer.total_variation = lambda grid, exponent: (grid.max().item(), real(grid, exponent))[1]",
         "_local_scalar_dense",
     ),
     "float64": (

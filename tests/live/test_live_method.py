@@ -7,7 +7,7 @@ import torch
 from live_javascript import f32, run
 
 import perturb_tutorial as pt
-from perturb_tutorial import initialization, masks, optimizer, perturbations
+from perturb_tutorial import canvas, initialization, masks, perturbations
 
 SIZE, CELLS = 224, 28
 SETTINGS = pt.MaskSettings()
@@ -23,7 +23,7 @@ def test_a_seed_gives_the_packages_shifts(seed: int, jitter: int) -> None:
     """700 iterations draw 1,400 numbers: the generator refills its 624 twice."""
     (shifts,) = run(("random.js", "jitterShifts", [700, jitter, seed]))
     settings = SETTINGS.replace(iterations=700, jitter=jitter)
-    assert [tuple(pair) for pair in shifts] == optimizer.jitter_shifts(settings, SIZE, seed)
+    assert [tuple(pair) for pair in shifts] == canvas.jitter_shifts(settings, SIZE, seed)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 2.3, 5.0, 40.0])
@@ -71,7 +71,7 @@ def test_shift_replicates_the_edges(dx: int, dy: int) -> None:
     image = torch.rand(3, 11, 11, generator=torch.Generator().manual_seed(3))
     (moved,) = run(("./adapters.mjs", "shifted", [f32(image), 11, dx, dy]))
     padded = torch.nn.ReplicationPad2d((3, 0, 3, 0))(image)
-    assert torch.equal(torch.tensor(moved).view(3, 11, 11), optimizer.shift(padded, dx, dy, 11))
+    assert torch.equal(torch.tensor(moved).view(3, 11, 11), canvas.shift(padded, dx, dy, 11))
 
 
 def test_perturbation() -> None:

@@ -1,0 +1,235 @@
+"""A canvas: what the masks of a batch lie on, and so what the optimizer asks for scores.
+
+Here it is N images; in module ``activations`` it is the output of a layer. A score is Σ_{c∈C} f_c, the summed
+softmax probability of an image's classes, N values. A grid is N×1×h×w.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from perturb_tutorial.initialization import InitialMasks, initial_masks
+from perturb_tutorial.masks import upsampling_matrix
+from perturb_tutorial.networks import Network
+from perturb_tutorial.objectives import target_score
+from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+
+Step = int | Tensor
+"""The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""
+
+
+class Canvas(Protocol):
+    """What the loop needs. ``device`` is where all of it happens."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images, px."""
+
+    def original(self) -> Tensor:
+        """The score with nothing perturbed."""
+
+    def perturbed(self) -> Tensor:
+        """The score with everything perturbed."""
+
+    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
+        """The masks at the start."""
+
+    def score(self, grid: Tensor, step: Step) -> Tensor:
+        """The score under the mask in one iteration, with its jitter; differentiable in ``grid``."""
+
+    def kept(self, grid: Tensor) -> Tensor:
+        """The mean of each mask as it lies on the images, N values."""
+
+    def masked(self, grid: Tensor) -> Tensor:
+        """The score under the mask without jitter."""
+
+
+class ImageCanvas:
+    """Masks on images: upsampled and softened; the image and its perturbed version are shifted under the mask.
+
+    ``images``: N×3×S×S on the network's device. ``weights``: N×K, 1 for each target class. ``precision``: of the
+    network's two passes in an iteration.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        images: Tensor,
+        weights: Tensor,
+        settings: MaskSettings,
+        seed: int,
+        precision: str = "float32",
+    ) -> None:
+        self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
+        self.device, self.images, self.precision = network.device, images, precision
+        side = images.shape[-1]
+        self.size = (side, side)
+        self.background = fully_perturbed(
+            images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
+        )
+        up = upsampling_matrix(side, settings.grid_size, settings.mask_sigma * side / REFERENCE_SIZE)
+        self.up = up.to(images)
+        self.column_means = self.up.sum(0) / side
+        self.shifts = jitter_shifts(settings, side, seed)
+        self.windows = _Windows(self.shifts, side, jitter_reach(settings, side), self.device)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        # Normalization is affine and M + (1 − M) = 1: it commutes with Φ, so it is done once.
+        background = self.network.normalize(self.padded(self.background))
+        evidence = self.network.normalize(self.padded(self.images)) - background
+        self.pictures = torch.stack([background, evidence])
+
+    def padded(self, images: Tensor) -> Tensor:
+        """``images`` with their left and upper edges replicated as far as the jitter reaches."""
+        reach = jitter_reach(self.settings, self.size[0])
+        return torch.nn.functional.pad(images, (reach - 1, 0, reach - 1, 0), mode="replicate")
+
+    def upsampled(self, grid: Tensor) -> Tensor:
+        """The masks on the images, N×1×S×S."""
+        with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
+            return self.up @ grid @ self.up.T
+
+    def kept(self, grid: Tensor) -> Tensor:
+        # The mean of U m Uᵀ is the product of m with this vector from both sides.
+        with torch.autocast(self.device.type, enabled=False):
+            return self.column_means @ grid[:, 0] @ self.column_means
+
+    def score(self, grid: Tensor, step: Step) -> Tensor:
+        background, evidence = self.windows(self.pictures, step)
+        inputs = torch.addcmul(background, evidence, self.upsampled(grid))
+        if self.precision != "bfloat16":  # then a caller's autocast holds
+            return target_score(self.logits(inputs), self.weights)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits = self.logits(inputs)
+        return target_score(logits, self.weights)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """N×K from normalized inputs, in the loop."""
+        return self.network.normalized_logits(inputs)
+
+    def original(self) -> Tensor:
+        return target_score(self.network.logits(self.images), self.weights)
+
+    def perturbed(self) -> Tensor:
+        return target_score(self.network.logits(self.background), self.weights)
+
+    def masked(self, grid: Tensor) -> Tensor:
+        pixels = perturb(self.images, self.background, self.upsampled(grid))
+        return target_score(self.network.logits(pixels), self.weights)
+
+    def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
+        return initial_masks(
+            self.network,
+            self.images,
+            self.background,
+            self.weights,
+            self.settings,
+            original_score=original_score,
+            perturbed_score=perturbed_score,
+            seed=self.seed,
+        )
+
+
+class ExportedCanvas(ImageCanvas):
+    """The same with score and gradient from the exported graph (``engine="onnx"``)."""
+
+    def _prepare(self) -> None:
+        from perturb_tutorial.onnx_engine import JointRuntime
+
+        self.runtime = JointRuntime(self.network, self.settings, len(self.images))
+        self.pictures = torch.stack([self.padded(self.images), self.padded(self.background)])
+
+    def score(self, grid: Tensor, step: Step) -> Tensor:
+        image, background = self.windows(self.pictures, step)
+        score: Tensor = _Joint.apply(grid, self.runtime, image, background, self.weights)  # type: ignore[no-untyped-call]
+        return score
+
+
+class CompiledCanvas(ImageCanvas):
+    """The same with the network's passes by compiled code (``engine="compile"``)."""
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        from perturb_tutorial.compiled import compiled_logits
+
+        return compiled_logits(self.network, inputs)
+
+
+CANVASES = {"torch": ImageCanvas, "onnx": ExportedCanvas, "compile": CompiledCanvas}
+"""The canvas of each of ``settings.ENGINES``."""
+
+
+class _Joint(torch.autograd.Function):
+    """A score whose gradient was computed with it."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, runtime: Any, *inputs: Tensor) -> Tensor:
+        score, gradient = runtime(grid, *inputs)
+        ctx.save_for_backward(gradient)
+        return score
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * above[0].view(-1, 1, 1, 1), None, None, None, None
+
+
+class _Windows:
+    """The part of padded pictures that lies under the mask in each iteration."""
+
+    def __init__(self, shifts: list[tuple[int, int]], side: int, reach: int, device: torch.device) -> None:
+        self.shifts, self.side, self.reach, self.device = shifts, side, reach, device
+
+    def __call__(self, pictures: Tensor, step: Step) -> Tensor:
+        """…×side×side from pictures …×(side + reach − 1)²."""
+        if isinstance(step, int):
+            return shift(pictures, *self.shifts[step], self.side)
+        pixels = self._pixels.index_select(0, self._numbers.index_select(0, step))[0]
+        chosen = pictures.flatten(-2).index_select(-1, pixels)
+        return chosen.unflatten(-1, (self.side, self.side))
+
+    @cached_property
+    def _occurring(self) -> list[tuple[int, int]]:
+        return sorted(set(self.shifts))
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        """The numbers of the pixels in each window that occurs, one row a window."""
+        across = self.side + self.reach - 1
+        numbers = torch.arange(across**2, device=self.device).view(1, across, across)
+        return torch.cat([shift(numbers, *pair, self.side).flatten(1) for pair in self._occurring])
+
+    @cached_property
+    def _numbers(self) -> Tensor:
+        """The window of each iteration, as a row of ``_pixels``."""
+        return torch.tensor([self._occurring.index(pair) for pair in self.shifts], device=self.device)
+
+
+def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
+    """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
+    reach = jitter_reach(settings, size)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator)
+    return [(dx, dy) for dx, dy in drawn.tolist()]
+
+
+def jitter_reach(settings: MaskSettings, size: int) -> int:
+    """τ for an input of ``size`` px, at least 1 (no jitter)."""
+    return max(1, round(settings.jitter * size / REFERENCE_SIZE))
+
+
+def shift(padded: Tensor, dx: int, dy: int, size: int) -> Tensor:
+    """The size×size window in which the image stands ``dx`` px further right and ``dy`` further down.
+
+    ``padded`` has the image's edges replicated at its left and top.
+    """
+    top, left = padded.shape[-2] - size - dy, padded.shape[-1] - size - dx
+    return padded[..., top : top + size, left : left + size]

@@ -1,0 +1,94 @@
+"""An iteration recorded once on an NVIDIA GPU and then replayed (a CUDA graph).
+
+An iteration is some 600 small operations, each launched from Python, and a GPU finishes those of a few images sooner
+than Python can ask for them. A recording launches them all at once: the same operations, the same numbers.
+
+A network that cannot be recorded, because its forward pass reads values back from the device, runs as elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import torch
+
+from perturb_tutorial.batches import out_of_memory
+
+WARM_UP = 3
+"""Iterations before the recording, in which libraries choose their routines and take their memory."""
+WORTH_RECORDING = 10
+"""Fewer iterations are not recorded, since recording takes as long as some of them."""
+
+Iterate = Callable[["int | torch.Tensor"], None]
+
+
+def repeat(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> None:
+    """``iterate(0)``, ``iterate(1)``, … ``iterate(count − 1)``, each followed by ``report(iterations done)``.
+
+    On an NVIDIA GPU ``iterate`` gets its number as a tensor of one integer on the device, and most calls are replays
+    of a recorded one: it may depend on nothing else that changes outside of the device.
+    """
+    done = _replayed(iterate, count, device, report) if device.type == "cuda" else 0
+    for number in range(done, count):
+        iterate(number)
+        report(number + 1)
+
+
+def _replayed(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> int:
+    """How many iterations were done: all, a few where the recording failed, none where it does not pay."""
+    if count < WORTH_RECORDING:
+        return 0
+    with torch.cuda.device(device):
+        number = torch.zeros(1, dtype=torch.long, device=device)
+
+        def advance() -> None:
+            iterate(number)
+            number.add_(1)
+
+        aside = _stream(device)
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for warm in range(WARM_UP):
+                advance()
+                report(warm + 1)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                advance()
+        except RuntimeError as error:
+            if _caused_by_full_memory(error):
+                raise torch.cuda.OutOfMemoryError("out of memory while an iteration was recorded") from error
+            torch.cuda.synchronize()
+            return WARM_UP
+        for replay in range(WARM_UP, count):
+            graph.replay()
+            report(replay + 1)
+        torch.cuda.current_stream().synchronize()  # the graph's memory is needed until here
+    return count
+
+
+_streams = threading.local()
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of this thread and ``device`` on which iterations are recorded.
+
+    Always the same one: libraries keep working memory for every stream that they have met.
+    """
+    kept: dict[str, torch.cuda.Stream] = _streams.__dict__
+    name = str(device)
+    if name not in kept:
+        kept[name] = torch.cuda.Stream(device)
+    return kept[name]
+
+
+def _caused_by_full_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, also where the end of the recording raised an error of its own after that."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
