@@ -153,7 +153,7 @@ class ExcitationRules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
         rule = _RULES.get(getattr(func, "__name__", "").strip("_"))
-        if rule is not None:
+        if rule is not None and torch.is_grad_enabled():  # it is not inside an autograd.Function
             values = [*args, *named.values()]
             if any(isinstance(value, Tensor) and value.requires_grad for value in values):
                 result = rule(self, func, list(args), dict(named))
