@@ -84,6 +84,10 @@ _COMPILED = Hidden("compiled code whose operations cannot be read", "pass the mo
 _CHECKPOINT = Hidden("whose operations cannot be read", "turn checkpointing off")
 _SCRIPT = Hidden("scripted code whose operations cannot be read", "pass the module before torch.jit")
 _RECURRENT = Hidden("whose ReLUs are inside one kernel", "run it on the CPU, or use gradient")
+_NO_GRADIENT = Hidden(
+    "an operation without a gradient, such as a quantized layer",
+    "use occlusion, blur_occlusion or variable_occlusion",
+)
 _OWN = Hidden(
     "an autograd.Function or custom operator whose inside cannot be read",
     "write it with torch's own operations (nn.ReLU for a rectifier), or use gradient",
@@ -108,6 +112,8 @@ def hidden(node: Node) -> Hidden | None:
         return _RECURRENT if getattr(node, "_saved_mode", _RELU_MODE) == _RELU_MODE else None
     if _BUILT_IN.fullmatch(name) or _HARMLESS in name:
         return None
+    if "NotImplemented" in name:
+        return _NO_GRADIENT
     return _SCRIPT if "torch::jit" in name else _OWN
 
 

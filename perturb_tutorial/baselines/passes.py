@@ -167,6 +167,11 @@ def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
             raise ValueError(
                 f"layer: {name!r} has no spatial features (expected N×C×h×w, h·w > 1, got {_form(output)})"
             )
+        if not output.is_floating_point():
+            raise ValueError(
+                f"layer: {name!r} has no gradient (expected floating point, got {output.dtype}); use occlusion, "
+                "blur_occlusion or variable_occlusion"
+            )
         return output.detach().clone().requires_grad_()
 
     return _kept(module, Layer(name), as_leaf)
