@@ -14,8 +14,6 @@ from torch.utils.checkpoint import checkpoint
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
 
-GUESTS = ("excitation_backprop", "contrastive_excitation_backprop")
-
 
 def slow_guided(network, images, target, low=0.0, high=float("inf")):
     """The signal written out by hand in float64, from the logit down, with dense sums."""
