@@ -44,7 +44,9 @@ def contrastive_excitation_backprop(
         network.layer(contrast_layer)
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
-        run = excite(network, batch, name, batchnorm, contrast_layer)
+        run = excite(
+            network, batch, name, batchnorm, contrast_layer, method="contrastive_excitation_backprop"
+        )
         contrast = send_back(run.logits, weights, run.contrast, keep_graph=True)
         with run.negated_classifier():
             contrast = contrast - send_back(run.logits, weights, run.contrast, keep_graph=True)

@@ -27,7 +27,12 @@ from typing import Any
 from torch import Tensor
 
 from perturb_tutorial.baselines.batches import Progress, maps_in_batches
-from perturb_tutorial.baselines.excitation_rules import ExcitationRules, Sum, check_graph
+from perturb_tutorial.baselines.excitation_rules import (
+    ExcitationRules,
+    Sum,
+    check_graph,
+    without_checkpoints,
+)
 from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.baselines.passes import Layer, forward_pass, send_back, watching
 from perturb_tutorial.networks import Network
@@ -52,13 +57,14 @@ def excitation_backprop(
     ``layer``: None is the network's own (``layers.ROLES``; a guess is told in a warning). ``batchnorm``:
     ``fold`` or ``pass``, see the module. A BatchNorm that follows no convolution cannot be folded and is
     passed through.
-    Other arguments as in :func:`gradient`. Errors: ``ValueError``, also for an operation without a rule.
+    Other arguments as in :func:`gradient`. Errors: ``ValueError``, also for an operation without a rule or one
+    that cannot be read (module ``graphs``).
     """
     name = resolve_layer(network, layer, "excitation_backprop")
     check_batchnorm(batchnorm)
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
-        run = excite(network, batch, name, batchnorm)
+        run = excite(network, batch, name, batchnorm, method="excitation_backprop")
         return send_back(run.logits, weights, run.read).sum(1, keepdim=True)
 
     return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)
@@ -100,15 +106,24 @@ class ExcitedPass:
 
 
 def excite(
-    network: Network, images: Tensor, layer: str, batchnorm: str, contrast_layer: str | None = None
+    network: Network,
+    images: Tensor,
+    layer: str,
+    batchnorm: str,
+    contrast_layer: str | None = None,
+    *,
+    method: str = "excitation_backprop",
 ) -> ExcitedPass:
-    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have this method's rules."""
+    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have the rules of excitation backprop.
+
+    ``method``: the one that was asked for, which errors name.
+    """
     module = network.folded if batchnorm == "fold" else network.module
     rules = ExcitationRules(itertools.chain(module.parameters(), module.buffers()))
     watched = nullcontext() if contrast_layer is None else watching(module, contrast_layer)
-    with watched as contrast:
+    with watched as contrast, without_checkpoints(method):
         run = forward_pass(network, images, layer, folded=batchnorm == "fold", around=rules)
-    check_graph(run.logits)
+    check_graph(run.logits, method)
     return ExcitedPass(run.logits, run.read, rules, contrast)
 
 

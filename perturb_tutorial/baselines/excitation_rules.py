@@ -15,20 +15,22 @@ W⁺a⁺ = 0 (or Σ x⁺ = 0).
 
 The rules stand in for the operations of one forward pass, whatever they are called: :class:`ExcitationRules`
 sees each torch function in this thread. Afterwards the graph is checked, so that an operation without a rule
-(a sigmoid, a product of two activations) raises a sentence that names it.
+(a sigmoid, a product of two activations), or one that the rules could not see (in a compiled part, in an
+``autograd.Function``, module ``graphs``), raises a sentence that names it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from perturb_tutorial.baselines.passes import graph_nodes, operation_name
+from perturb_tutorial.baselines.graphs import function_of, graph_nodes, hidden, known_name, operation_name
 
 Function = Callable[..., Any]
 
@@ -44,10 +46,17 @@ class Sum:
     """A sum that shares its mass: of activations, ``operation`` makes the value and ``positive`` its W⁺a⁺."""
 
     def __init__(self, operation: Function, positive: Function) -> None:
-        self.operation = operation
-        self.positive = positive
+        self._operation, self._positive = operation, positive
         self.lost: Tensor | None = None
         """Mass that stopped here in the last pass down, one value an image."""
+
+    def operation(self, *activations: Tensor) -> Tensor:
+        """The value in the forward pass."""
+        return self._operation(*activations)  # type: ignore[no-any-return]
+
+    def positive(self, *activations: Tensor) -> Tensor:
+        """W⁺a⁺ of ``activations`` a⁺, which the mass is shared by."""
+        return self._positive(*activations)  # type: ignore[no-any-return]
 
     def share(self, mass: Tensor, activations: Iterable[Tensor]) -> list[Tensor]:
         """p_in of each of the ``activations`` a⁺ from p_out = ``mass``."""
@@ -63,19 +72,26 @@ class Sum:
 
 
 class WeightedSum(Sum):
-    """A convolution or a linear layer; ``negated`` asks for the shares under −W."""
+    """A convolution or a linear layer; ``negated`` asks for the shares under −W.
+
+    Its two forms are methods: a function kept on the instance that refers to the instance would be a circle, and the
+    whole graph below would live until the garbage collector runs, which does not count tensors' bytes.
+    """
 
     def __init__(
         self, function: Function, below: Tensor, weight: Tensor, bias: Any, rest: Any, named: Any
     ) -> None:
-        super().__init__(
-            operation=lambda value: function(value, weight, bias, *rest, **named),
-            positive=lambda value: function(
-                value, (-weight if self.negated else weight).detach().clamp(min=0), None, *rest, **named
-            ),
-        )
+        def run(value: Tensor, by: Tensor, shift: Any) -> Any:
+            return function(value, by, shift, *rest, **named)
+
+        super().__init__(lambda value: run(value, weight, bias), lambda value, by: run(value, by, None))
         self.below = below
         self.negated = False
+        self._weight = weight
+
+    def positive(self, *activations: Tensor) -> Tensor:
+        weight = -self._weight if self.negated else self._weight
+        return super().positive(*activations, weight.detach().clamp(min=0))
 
 
 class _ShareMass(torch.autograd.Function):
@@ -137,7 +153,7 @@ class ExcitationRules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
         rule = _RULES.get(getattr(func, "__name__", "").strip("_"))
-        if rule is not None:
+        if rule is not None and torch.is_grad_enabled():  # it is not inside an autograd.Function
             values = [*args, *named.values()]
             if any(isinstance(value, Tensor) and value.requires_grad for value in values):
                 result = rule(self, func, list(args), dict(named))
@@ -238,18 +254,46 @@ _RULES = _table(
 )
 
 
-def check_graph(logits: Tensor) -> None:
-    """``ValueError`` that names an operation behind ``logits`` for which there is no rule."""
-    own = {f"{function.__name__}Backward" for function in (_ShareMass, _PassMass)}
+_RUN_UNSEEN = {"Convolution", "Relu", "NativeBatchNorm", "CudnnBatchNorm", "AvgPool2D"}
+"""Operations with rules, which are nodes of torch's own only where the call could not be seen."""
+
+_CHECKPOINT = "part of the module is under torch.utils.checkpoint, whose second run the rules would not see"
+
+
+@contextmanager
+def without_checkpoints(method: str) -> Iterator[None]:
+    """While it lasts, ``torch.utils.checkpoint`` raises ``ValueError``: it runs a part again on the way back, where
+    the rules of this module no longer stand in.
+    """
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINT):
+            yield
+    except RuntimeError as error:
+        if str(error) != _CHECKPOINT:
+            raise
+        raise ValueError(f"{method}: {_CHECKPOINT}; turn checkpointing off") from error
+
+
+def check_graph(logits: Tensor, method: str) -> None:
+    """``ValueError`` that names an operation behind ``logits`` for which ``method`` has no rule."""
     for node in graph_nodes(logits):
-        name = operation_name(node)
-        if (
-            node.name() in own
+        if function_of(node) in (_ShareMass, _PassMass):
+            continue
+        name, unseen = operation_name(node), hidden(node)
+        if unseen is None and (
+            function_of(node) is not None  # DataParallel's scatter and gather
             or GRADIENT_OPERATIONS.fullmatch(name)
             or name == "torch::autograd::AccumulateGrad"
         ):
             continue
+        what = f"{method}: no rule for the operation {known_name(node)!r}"
+        if unseen is not None:
+            raise ValueError(f"{what}, {unseen.why}; {unseen.mend}, or name a layer above it")
+        if name in _RUN_UNSEEN:
+            raise ValueError(
+                f"{what} in a scripted or parallel part, where calls are not seen; pass the module without torch.jit "
+                "and DataParallel, or name a layer above it"
+            )
         raise ValueError(
-            f"excitation_backprop: no rule for the operation {name!r} between the layer read and the logits; "
-            "name a layer above it, or use another method"
+            f"{what} between the layer read and the logits; name a layer above it, or use another method"
         )

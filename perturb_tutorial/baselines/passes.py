@@ -6,11 +6,14 @@ A layer that is used several times is read at its last use. Without a layer the 
 pixels.
 
 The hook sits on the shared module for the length of one pass and only acts in the thread that set it.
+What the user compiled by ``torch.compile`` runs eagerly meanwhile: in compiled code the operations are merged
+into one node of the graph, and hooks are not called.
 """
 
 from __future__ import annotations
 
-import re
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,8 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.utils.checkpoint import CheckpointError
 
+from perturb_tutorial.baselines.graphs import graph_nodes
 from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.hooks import of_this_thread
 
@@ -38,27 +42,64 @@ class Layer:
         return self.output
 
 
+_LAYER_NOT_REACHED = (
+    "layer: the logits do not depend on its output; name one between the image and the logits"
+)
+_PIXELS_NOT_REACHED = (
+    "module: its logits have no gradient by the pixels, as after quantized layers, detach() or torch.no_grad(); use "
+    "occlusion, blur_occlusion or variable_occlusion"
+)
+
+
 @dataclass(frozen=True)
 class Pass:
-    """``logits`` N×K and the leaf ``read`` N×C×h×w that they depend on."""
+    """``logits`` N×K and the leaf ``read`` N×C×h×w that they depend on: a layer's output or the pixels."""
 
     logits: Tensor
     read: Tensor
+    not_reached: str = _LAYER_NOT_REACHED
+
+    def check_reached(self) -> None:
+        """``ValueError`` where the logits carry no gradient at all."""
+        if not self.logits.requires_grad:
+            raise ValueError(self.not_reached)
 
     def gradient(self, weights: Tensor) -> Tensor:
         """d(Σ_c w_c z_c)/dA for ``weights`` w N×K, of the shape of ``read``."""
-        return send_back(self.logits, weights, self.read)
+        return send_back(self.logits, weights, self.read, not_reached=self.not_reached)
 
 
-def send_back(start: Tensor, signal: Tensor, end: Tensor, *, keep_graph: bool = False) -> Tensor:
-    """``signal`` of the shape of ``start``, sent back to ``end`` through the graph between them."""
+def send_back(
+    start: Tensor,
+    signal: Tensor,
+    end: Tensor,
+    *,
+    keep_graph: bool = False,
+    not_reached: str = _LAYER_NOT_REACHED,
+) -> Tensor:
+    """``signal`` of the shape of ``start``, sent back to ``end`` through the graph between them.
+
+    Errors: ``ValueError`` with ``not_reached`` where there is no way, and for ``torch.utils.checkpoint`` where it
+    cannot run its part again as it was.
+    """
     reached: Tensor | None = None
     if start.requires_grad and end.requires_grad:
-        (reached,) = torch.autograd.grad(start, end, signal, retain_graph=keep_graph, allow_unused=True)
+        if any(node.name() == "CheckpointFunctionBackward" for node in graph_nodes(start)):
+            raise ValueError(
+                "module: a part under torch.utils.checkpoint with use_reentrant=True has no gradient by an inner "
+                "tensor; turn checkpointing off or set use_reentrant=False"
+            )
+        try:
+            (reached,) = torch.autograd.grad(start, end, signal, retain_graph=keep_graph, allow_unused=True)
+        except (
+            CheckpointError
+        ) as error:  # the layer's hook acted in the first run of the part, not in the second
+            raise ValueError(
+                "layer: it is read inside a part under torch.utils.checkpoint; turn checkpointing off, or name a "
+                "layer outside of that part"
+            ) from error
     if reached is None:
-        raise ValueError(
-            "layer: the logits do not depend on its output; name one between the image and the logits"
-        )
+        raise ValueError(not_reached)
     return reached
 
 
@@ -78,12 +119,42 @@ def forward_pass(
     logits_of = network.logits if folded else network.unfolded_logits
     if layer is None:
         leaf = images.detach().clone().requires_grad_()
-        with around or nullcontext():
-            return Pass(logits_of(leaf), leaf)
+        with running_eagerly(), around or nullcontext():
+            return Pass(logits_of(leaf), leaf, _PIXELS_NOT_REACHED)
     network.layer(layer)
-    with reading(network.folded if folded else network.module, layer) as read, around or nullcontext():
+    module = network.folded if folded else network.module
+    with reading(module, layer) as read, running_eagerly(), around or nullcontext():
         logits = logits_of(images)
     return Pass(logits, read.value())
+
+
+_eager_lock = threading.Lock()
+_eager_passes = 0
+_eager_stance: AbstractContextManager[Any] = nullcontext()
+
+
+@contextmanager
+def running_eagerly() -> Iterator[None]:
+    """While it lasts, what ``torch.compile`` compiled runs as it was written.
+
+    The switch is the process's, so passes of several threads are counted: the first sets it, the last gives it
+    back. Before torch 2.6 there is none, and the compiled nodes are met in the graph.
+    """
+    global _eager_passes, _eager_stance
+    with _eager_lock:
+        # Importing torch._dynamo takes seconds; until it is imported nothing has been compiled.
+        if _eager_passes == 0 and "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            _eager_stance = torch.compiler.set_stance("force_eager")
+            _eager_stance.__enter__()
+        _eager_passes += 1
+    try:
+        yield
+    finally:
+        with _eager_lock:
+            _eager_passes -= 1
+            if _eager_passes == 0:
+                stance, _eager_stance = _eager_stance, nullcontext()
+                stance.__exit__(None, None, None)
 
 
 def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
@@ -95,6 +166,11 @@ def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
         if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2] * output.shape[3] == 1:
             raise ValueError(
                 f"layer: {name!r} has no spatial features (expected N×C×h×w, h·w > 1, got {_form(output)})"
+            )
+        if not output.is_floating_point():
+            raise ValueError(
+                f"layer: {name!r} has no gradient (expected floating point, got {output.dtype}); use occlusion, "
+                "blur_occlusion or variable_occlusion"
             )
         return output.detach().clone().requires_grad_()
 
@@ -130,20 +206,3 @@ def _kept(module: nn.Module, layer: Layer, keep: Callable[[Any], Tensor]) -> Ite
 
 def _form(output: Any) -> str:
     return "×".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
-
-
-def operation_name(node: Node) -> str:
-    """What a node of the graph undoes: ``Relu`` for ``ReluBackward0``."""
-    return re.sub(r"Backward\d*$", "", node.name())
-
-
-def graph_nodes(result: Tensor) -> Iterator[Node]:
-    """Every operation that ``result`` was computed by, each once."""
-    waiting = [result.grad_fn]
-    seen: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(below for below, _ in node.next_functions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -58,6 +60,25 @@ class Signed(nn.Module):
         x = torch.cat([y, z], 1)
         x = functional.dropout(self.conv5(x), 0.5, self.training)
         return self.fc(x.mean((2, 3)))
+
+
+class Tokens(nn.Module):
+    """Convolution, activation, and a linear layer over N×H×W×C, after which the activation may find a view."""
+
+    def __init__(self, activate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8)
+        self.activate, self.fc = activate, nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activate(self.first(3 * x)).permute(0, 2, 3, 1)
+        return self.fc(self.activate(self.second(x)).mean((1, 2)))
+
+
+def network_of(activate: Callable[[Tensor], Tensor]) -> pt.Network:
+    """Tokens at 16 px."""
+    return pt.Network(Tokens(activate), input_size=16, device="cpu")
 
 
 def randomize(module: nn.Module, seed: int, negative_scales: bool = True) -> nn.Module:

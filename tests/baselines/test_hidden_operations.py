@@ -1,0 +1,211 @@
+"""Modules that hide operations from guided and excitation backprop: each right, or refused in one sentence."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from small import Tokens, network_of, smooth_images
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+import perturb_tutorial as pt
+from perturb_tutorial import baselines
+from perturb_tutorial.baselines.passes import running_eagerly
+
+GUESTS = ("excitation_backprop", "contrastive_excitation_backprop")
+
+
+def checkpointed(x):
+    return checkpoint(functional.relu, x, use_reentrant=False)
+
+
+class OwnReLU(torch.autograd.Function):
+    """A rectifier of which the graph shows only a name."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, signal):
+        return signal * (ctx.saved_tensors[0] > 0)
+
+
+class View(OwnReLU):
+    """Named like an operation of torch that only moves values."""
+
+
+class InPlaceReLU(torch.autograd.Function):
+    """Writes into its input."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mark_dirty(x)
+        return x.clamp_(min=0)
+
+    @staticmethod
+    def backward(ctx, signal):
+        return signal
+
+
+def own_in_place_on_a_view(x):
+    x = x * 1
+    InPlaceReLU.apply(x[..., :5])
+    return x
+
+
+def compiled_without_dynamo(x):
+    from functorch.compile import aot_function, nop
+
+    return aot_function(torch.relu, fw_compiler=nop)(x)
+
+
+HIDDEN = {
+    "Function": (OwnReLU.apply, "'OwnReLU', an autograd.Function .* cannot be read; write it with torch's"),
+    "View": (View.apply, "'View', an autograd.Function .* cannot be read"),
+    "in place": (own_in_place_on_a_view, "in-place operation on a view"),
+    "compiled": (
+        compiled_without_dynamo,
+        "'CompiledFunction', compiled code .*; pass the module before it is",
+    ),
+    "re-entrant": (
+        lambda x: checkpoint(functional.relu, x, use_reentrant=True),
+        "'CheckpointFunction', whose operations cannot be read; turn checkpointing off",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", *GUESTS])
+def test_what_hides_its_operations_is_refused(method):
+    for name, (activate, sentence) in HIDDEN.items():
+        layer = None if method == "guided_backprop" else "first"
+        with pytest.raises(ValueError, match=rf"^{method}: .*{sentence}") as caught:
+            getattr(baselines, method)(network_of(activate), smooth_images(1, 16), 2, layer=layer)
+        assert "\n" not in str(caught.value), name
+
+
+@pytest.mark.parametrize("method", GUESTS)
+def test_excitation_backprop_refuses_what_its_rules_do_not_see(method):
+    def run(activate):
+        return getattr(baselines, method)(network_of(activate), smooth_images(1, 16), 2, layer="first")
+
+    with pytest.raises(
+        ValueError, match=rf"^{method}: .* under torch.utils.checkpoint, .*; turn checkpointing off"
+    ):
+        run(checkpointed)
+    with pytest.raises(
+        ValueError, match=rf"^{method}: no rule for the operation 'ReLU' in a scripted or parallel"
+    ):
+        run(torch.jit.script(nn.ReLU()))
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided_backprop", *GUESTS])
+def test_a_compiled_part_is_read_as_it_was_written(method):
+    """And compiles again afterwards."""
+    layer = None if method in ("gradient", "guided_backprop") else "first"
+    images = smooth_images(1, 16)
+    network = network_of(nn.ReLU())
+    expected = getattr(baselines, method)(network, images, 2, layer=layer)
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    network = network_of(torch.compile(functional.relu, backend=backend))
+    seen = len(graphs)
+    assert seen > 0  # the constructor ran the compiled part
+    assert torch.equal(getattr(baselines, method)(network, images, 2, layer=layer), expected)
+    assert len(graphs) == seen
+    torch._dynamo.reset()
+    network.unfolded_logits(images)
+    assert len(graphs) > seen
+
+
+def test_passes_in_several_threads_give_the_compiler_back_once():
+    torch._dynamo.reset()
+    compiled = []
+
+    def backend(graph, example):
+        compiled.append(threading.get_ident())
+        return graph.forward
+
+    function = torch.compile(lambda x: x.relu() + 1, backend=backend)
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with running_eagerly():
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait(30)
+    with running_eagerly():
+        leave.set()
+        thread.join()
+        function(torch.ones(2))
+        assert compiled == []  # the first has gone, the second is still under way
+    function(torch.ones(2))
+    assert compiled == [threading.get_ident()]
+
+
+class Checkpointed(Tokens):
+    """All of it under a checkpoint."""
+
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def test_checkpoints_leave_the_gradient_right_or_are_refused():
+    images = smooth_images(1, 16)
+    expected = baselines.gradient(network_of(nn.ReLU()), images, 2)
+    assert torch.equal(baselines.gradient(network_of(checkpointed), images, 2), expected)
+    own = baselines.gradient(network_of(OwnReLU.apply), images, 2)
+    torch.testing.assert_close(own, expected, rtol=1e-6, atol=0)
+    network = network_of(lambda x: checkpoint(functional.relu, x, use_reentrant=True))
+    with pytest.raises(ValueError, match=r"^module: .* use_reentrant=True .*; turn checkpointing off"):
+        baselines.gradient(network, images, 2)
+    network = pt.Network(Checkpointed(nn.ReLU()), input_size=16, device="cpu")
+    with pytest.raises(ValueError, match=r"^layer: it is read inside a part under torch.utils.checkpoint"):
+        baselines.gradient(network, images, 2, layer="first")
+
+
+class Stopped(nn.Module):
+    """No gradient comes to the pixels, as from quantized layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 5)
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.fc(functional.relu(x - 0.5).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided_backprop"])
+def test_logits_without_a_gradient_are_told(method):
+    network = pt.Network(Stopped(), input_size=16, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"^module: its logits have no gradient by the pixels, .* use occlusion"
+    ):
+        getattr(baselines, method)(network, smooth_images(1, 16), 2)
+
+
+class Integers(Tokens):
+    """A layer whose values are whole numbers, as a quantized one's are."""
+
+    def forward(self, x):
+        return super().forward(self.activate(x.mul(255).byte()).float() / 255)
+
+
+@pytest.mark.parametrize("method", [*GUESTS, "grad_cam"])
+def test_a_layer_of_whole_numbers_is_told(method):
+    network = pt.Network(Integers(nn.Identity()), input_size=16, device="cpu")
+    with pytest.raises(ValueError, match=r"^layer: 'activate' has no gradient \(expected floating point"):
+        getattr(baselines, method)(network, smooth_images(1, 16), 2, layer="activate")
