@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from perturb_tutorial import _forks as _forks  # watches from the first import on
+
 __version__ = "0.1.0"
 
 _EXPORTS = {

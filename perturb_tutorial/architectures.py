@@ -25,7 +25,7 @@ from perturb_tutorial.metrics.heatmaps import resize_map
 from perturb_tutorial.networks import Network, WeightsUnavailable, load_network
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import MaskSettings
+from perturb_tutorial.settings import MaskSettings, check_seed
 
 ARCHITECTURES = (
     "alexnet",
@@ -79,7 +79,7 @@ def learn_by_architecture(
     not here. Errors: ``ValueError`` for an unknown name, for a network given twice, and ``ImageErrors`` for
     bad files.
     """
-    result = Architectures()
+    result, seed = Architectures(), check_seed(seed)
     for entry in networks:
         name = entry if isinstance(entry, str) else entry.name
         if name in result.masks or name in result.unavailable:

@@ -18,7 +18,7 @@ import click
 
 from perturb_tutorial import __version__
 from perturb_tutorial.benchmarks.command import benchmark
-from perturb_tutorial.settings import ENGINES, GAMES, PRESETS, MaskSettings, find_preset
+from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings, find_preset
 
 if TYPE_CHECKING:
     from perturb_tutorial.explain import Request
@@ -29,7 +29,7 @@ DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 _BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
 _WEIGHTS_HELP = "The network's state dict, if not downloaded."
 
-SEED = click.IntRange(min=0, max=2**63 - 1)
+SEED = click.IntRange(min=0, max=LARGEST_SEED)
 """What torch's generators take."""
 
 

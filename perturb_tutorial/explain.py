@@ -27,7 +27,7 @@ from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.plotting import explanation
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import MaskSettings
+from perturb_tutorial.settings import MaskSettings, check_seed
 
 IMAGES_AT_ONCE = 8
 
@@ -49,6 +49,9 @@ class Request:
     layer: str | None = None
     seed: int = 0
     mask_engine: str = "torch"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
 
 @dataclass

@@ -26,7 +26,7 @@ from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.plotting import HEAT_COLORMAP, as_picture, bare, overlay
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import PRESETS, MaskSettings, find_preset
+from perturb_tutorial.settings import PRESETS, MaskSettings, check_seed, find_preset
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings by which a folder's image files are known, in any case."""
@@ -126,7 +126,7 @@ def learn_gallery(
     as ``{"iterations": 100}``. A bad file becomes a line of ``Gallery.errors`` and the others go on. Errors:
     ``ValueError`` for an unknown target, preset or setting.
     """
-    index = network.class_index(str(target))
+    index, seed = network.class_index(str(target)), check_seed(seed)
     chosen = {name: find_preset(name) for name in presets}
     if not chosen or len(chosen) < len(presets):
         raise ValueError(

@@ -23,7 +23,7 @@ from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.perturbations import fully_perturbed, perturb
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import GAMES, MaskSettings
+from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
 
 CURVE_STEPS = 28
 """Steps of a curve: one row of the mask's grid each (784 mask px in 28 steps)."""
@@ -116,7 +116,7 @@ def faithfulness_curves(
     if saliency.shape != (len(images), 1, *images.shape[2:]):
         wanted = "×".join(map(str, (len(images), 1, *images.shape[2:])))
         raise ValueError(f"saliency: expected {wanted}, got {'×'.join(map(str, saliency.shape))}")
-    settings = settings or MaskSettings()
+    settings, seed = settings or MaskSettings(), check_seed(seed)
     weights = class_weights(class_sets(targets, len(images), network.class_count), network.class_count)
     curves = np.empty((2, len(images), steps + 1))
     for row, (image, heat) in enumerate(

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from perturb_tutorial._forks import check_not_forked
+
 MIN_SIDE = 8
 """Smallest side of a photograph, image px."""
 MAX_PIXELS = 100_000_000
@@ -80,6 +82,7 @@ def load_images(
         raise ValueError(f'on_error: expected "raise" or "skip", got {on_error!r}')
     if isinstance(size, bool) or not isinstance(size, int) or size < MIN_SIDE:
         raise ValueError(f"size: expected a whole number of at least {MIN_SIDE} image px, got {size!r}")
+    check_not_forked()
     loaded, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:

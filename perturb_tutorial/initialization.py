@@ -23,7 +23,7 @@ from perturb_tutorial.masks import disc_grids, upsample
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.perturbations import fully_perturbed, perturb
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings, check_seed
 
 DISC_RADII = tuple(range(0, 176, 5))
 """Radii that are tried, image px of a 224 px input (§2: [0:5:175])."""
@@ -87,7 +87,7 @@ def rival_masks(
     """The start without a disc: a constant grid, or one random draw a seed; ``shape``: N×1×h×w."""
     none = torch.full((shape[0],), torch.nan)
     if settings.initialization == "random":
-        generator = torch.Generator().manual_seed(seed ^ _RANDOM_STREAM)
+        generator = torch.Generator().manual_seed(check_seed(seed) ^ _RANDOM_STREAM)
         return InitialMasks(torch.rand(shape[1:], generator=generator).to(device).expand(shape).clone(), none)
     value = {"half": 0.5, "zeros": 0.0, "ones": 1.0}[settings.initialization]
     return InitialMasks(torch.full(shape, value, device=device), none)

@@ -8,7 +8,8 @@ m is the mask on the grid, both norms are sums over the grid, f_c is the softmax
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,26 @@ from perturb_tutorial.settings import MaskSettings
 def class_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
     """``targets`` as one sorted list of class indices an image.
 
-    ``targets``: an int (for all images), N ints, or N sets of ints; NumPy and torch integers too.
+    ``targets``: an int (for all images), N ints, or N sets of ints; NumPy and torch integers too. A class that stands
+    twice in a set counts once.
     Errors: ``ValueError`` for another number than ``count``, for an empty set, for an index outside
-    0 … ``classes`` − 1.
+    0 … ``classes`` − 1, for rows of 0 and 1 that mark classes (one-hot), and for a set of all classes, whose scores
+    sum to 1 on any image.
     """
-    if isinstance(targets, Tensor | np.ndarray):
-        targets = targets.tolist()
+    targets = _plain(targets)
     if _is_index(targets):
         targets = [targets] * count
-    if isinstance(targets, str) or not isinstance(targets, Iterable):
-        raise ValueError(f"targets: expected an int, {count} ints or {count} sets of ints, got {targets!r}")
+    if not _is_collection(targets):
+        raise ValueError(
+            f"targets: expected an int, {count} ints or {count} sets of ints, got {_short(targets)}"
+        )
     if isinstance(targets, set | frozenset):
         raise ValueError(
             f"targets: expected an int, {count} ints or {count} sets of ints in a list, got one set, which has no "
             "order; give [{…}] for one image"
         )
-    items = list(targets)
+    items = [_plain(item) for item in targets]
+    _refuse_marks([items] if len(items) != count else items, classes)
     if len(items) != count:
         raise ValueError(
             f"targets: expected one class or set of classes for each of {count} images, got {len(items)}"
@@ -46,22 +51,58 @@ def class_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
 
 
 def _class_set(item: Any, classes: int) -> list[int]:
-    if isinstance(item, Tensor | np.ndarray):
-        item = item.tolist()
     members = [item] if _is_index(item) else item
-    if isinstance(members, str) or not isinstance(members, Iterable):
-        raise ValueError(f"targets: expected a class index or a set of them, got {item!r}")
-    members = list(members)
+    if not _is_collection(members):
+        raise ValueError(f"targets: expected a class index or a set of them, got {_short(item)}")
+    members = [_plain(member) for member in members]
     if not members or not all(_is_index(member) for member in members):
-        raise ValueError(f"targets: expected at least one class index, got {item!r}")
+        raise ValueError(f"targets: expected at least one class index, all whole numbers, got {_short(item)}")
     outside = [int(member) for member in members if not 0 <= member < classes]
     if outside:
         raise ValueError(f"targets: expected class indices from 0 to {classes - 1}, got {outside[0]}")
-    return sorted({int(member) for member in members})
+    chosen = sorted({int(member) for member in members})
+    if len(chosen) == classes:
+        raise ValueError(
+            f"targets: expected fewer than all {classes} classes in a set, got all, whose scores sum to 1 on any image"
+        )
+    return chosen
+
+
+def _refuse_marks(items: list[Any], classes: int) -> None:
+    """Raises for rows that mark classes by 0 and 1 instead of naming them.
+
+    A row as long as there are classes is one: as a set of indices it would name 0 and 1 over and over. Rows of any
+    other length are, where each of them has one 1 among at least two 0.
+    """
+    rows = [[_plain(mark) for mark in item] for item in items if isinstance(item, list | tuple)]
+    marks = [row for row in rows if len(row) > 1 and all(_is_mark(mark) for mark in row)]
+    one_hot = len(marks) == len(items) and all(len(row) > 2 and sum(row) == 1 for row in marks)
+    if one_hot or any(len(row) == classes or not all(map(_is_index, row)) for row in marks):
+        raise ValueError(
+            f"targets: expected class indices, got rows of 0 and 1 such as {_short(marks[0])}; of one-hot rows give "
+            "torch.as_tensor(targets).int().argmax(1), of rows that mark several classes the sets of their indices"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Lists and numbers in place of arrays and tensors."""
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+
+
+def _is_collection(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _is_index(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_mark(value: object) -> bool:
+    return isinstance(value, bool | int | float) and value in (0, 1)
+
+
+def _short(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())
 
 
 def class_weights(sets: Sequence[Sequence[int]], classes: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.masks import blur
-from perturb_tutorial.settings import PERTURBATIONS, REFERENCE_SIZE
+from perturb_tutorial.settings import PERTURBATIONS, REFERENCE_SIZE, check_seed
 
 NOISE_SIGMA = 0.2
 """Standard deviation of the noise perturbation, in units of the [0, 1] color range."""
@@ -27,6 +27,7 @@ def fully_perturbed(
     σ₀ in image px of a 224 px input. ``seed`` draws the noise, one draw for all images, so that an image has
     the same one alone and in a batch.
     """
+    seed = check_seed(seed)
     if kind == "blur":
         return blur(images, blur_sigma * images.shape[-1] / REFERENCE_SIZE)
     if kind not in PERTURBATIONS:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +30,29 @@ INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 
 MOST_ITERATIONS = 1_000_000
 """More are a slip of the finger: the path of the score would fill the memory."""
+LARGEST_SEED = 2**63 - 1
+"""Every generator here takes seeds from 0 to this one, and results.json holds them exactly."""
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
 """AlexNet's 227 px input and its 30×30 grid, δ = 227/30 px at its own size (§6.3)."""
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_seed(seed: Any) -> int:
+    """``seed`` as an int: a whole number from 0 to 2⁶³ − 1, of Python, NumPy or torch. Errors: ``ValueError``."""
+    expected = "seed: expected a whole number from 0 to 2**63 - 1"
+    kind = str(getattr(seed, "dtype", type(seed).__name__))
+    try:
+        number = None if "bool" in kind else operator.index(seed)
+    except Exception:  # whatever an array of several numbers raises, beside TypeError
+        number = None
+    if number is None:
+        raise ValueError(f"{expected}, got {' '.join(reprlib.repr(seed).split())} ({type(seed).__name__})")
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"{expected}, got {number}")
+    return number
 
 
 def _setting(default: Any, symbol: str, unit: str, meaning: str, source: str) -> Any:

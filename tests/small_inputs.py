@@ -36,6 +36,17 @@ def tiny_module(classes: int = 5, seed: int = 0) -> nn.Module:
     return module
 
 
+class FailsOnBlack(nn.Module):
+    """``inner``, to which an image whose first pixel is black is NaN all over; others come through as they are."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x + 0 * x[:, :, :1, :1].log())  # 0 · log 0 is NaN
+
+
 class Payload:
     """Runs code when it is unpickled by a loader that lets it."""
 

@@ -119,6 +119,11 @@ def test_scores_by_hand():
         (torch.tensor([1, 2]), [[1], [2]]),
         (np.array([[1, 2], [3, 3]]), [[1, 2], [3]]),
         ([np.int64(2), torch.tensor(0)], [[2], [0]]),
+        ([[0, 1], [1]], [[0, 1], [1]]),
+        (np.array([[0, 1, 1], [2, 3, 4]]), [[0, 1], [2, 3, 4]]),  # a shorter set, filled up by its own
+        ([{0, 1}, frozenset({torch.tensor(1)})], [[0, 1], [1]]),
+        (torch.tensor([[0], [1]]), [[0], [1]]),
+        (iter([[0, 1], 1]), [[0, 1], [1]]),
     ],
 )
 def test_targets_in_every_form(targets, expected):
@@ -137,6 +142,12 @@ def test_targets_in_every_form(targets, expected):
         (1.5, "expected an int"),
         (True, "expected an int"),
         ([0.5, 1], "a class index or a set"),
+        ({0: 1, 1: 2}, "expected an int"),
+        (b"ab", "expected an int"),
+        ([b"ab", 1], "a class index or a set of them"),
+        (torch.tensor([1.0, 2.0]), "a class index or a set of them, got 1.0"),
+        ([[0.2, 0.8], [0.5, 0.5]], "at least one class index, all whole numbers"),
+        ([range(5), 1], "fewer than all 5 classes in a set, got all"),
     ],
 )
 def test_wrong_targets_are_named(targets, message):
@@ -149,3 +160,45 @@ def test_a_set_where_a_list_belongs_is_refused():
     with pytest.raises(ValueError, match="got one set, which has no order"):
         objectives.class_sets({4, 1}, 2, 5)
     assert objectives.class_sets([{4, 1}], 1, 5) == [[1, 4]]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 1000])
+def test_one_hot_rows_are_not_taken_for_the_classes_0_and_1(classes):
+    labels = torch.tensor([1, 0, classes - 1])
+    rows = torch.nn.functional.one_hot(labels, classes)
+    several = rows.clone()
+    several[:, -1] = 1
+    for marks in (rows, several):
+        for form in (marks, marks.bool(), marks.float(), marks.half()):
+            arrays = (
+                form,
+                form.numpy(),
+                form.tolist(),
+                [*form],
+                [*form.numpy()],
+                [tuple(row) for row in form.tolist()],
+            )
+            for targets in arrays:
+                with pytest.raises(ValueError, match=r"got rows of 0 and 1 .*argmax\(1\)") as caught:
+                    objectives.class_sets(targets, 3, classes)
+                assert "\n" not in str(caught.value)
+                assert len(str(caught.value)) < 260, "a row is not listed whole"
+    for form in (rows, rows.bool(), rows.float(), rows.numpy(), rows.tolist()):
+        mended = torch.as_tensor(form).int().argmax(1)
+        assert objectives.class_sets(mended, 3, classes) == [[label] for label in labels.tolist()]
+
+
+def test_one_hot_rows_of_another_number_of_classes_are_seen_too():
+    with pytest.raises(ValueError, match="got rows of 0 and 1"):
+        objectives.class_sets(torch.eye(10).long()[[3, 5]], 2, 1000)
+    with pytest.raises(ValueError, match="got rows of 0 and 1"):
+        objectives.class_sets(torch.eye(10)[3], 1, 10)  # one image's row
+
+
+def test_a_set_of_all_classes_is_refused():
+    for targets in ([{0, 1}], [{1, 0}], [range(2)]):
+        with pytest.raises(
+            ValueError, match="fewer than all 2 classes in a set, got all, whose scores sum to 1"
+        ):
+            objectives.class_sets(targets, 1, 2)
+    assert objectives.class_sets([{0, 1}], 1, 3) == [[0, 1]]

@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 
 import perturb_tutorial as pt
-from perturb_tutorial.settings import PRESETS, settings_table
+from perturb_tutorial.cli import app
+from perturb_tutorial.explain import Request
+from perturb_tutorial.settings import PRESETS, check_seed, settings_table
 
 # Typed from the protocol's table, apart from the code.
 PAPER = {
@@ -101,3 +106,120 @@ def test_settings_file(tmp_path):
             pt.MaskSettings.from_file(path)
     with pytest.raises(ValueError, match=r"nothing\.json cannot be read"):
         pt.MaskSettings.from_file(tmp_path / "nothing.json")
+
+
+def test_a_seed_of_any_whole_number_type_is_the_number():
+    for seed in (
+        3,
+        np.int64(3),
+        np.uint8(3),
+        np.array(3),
+        torch.tensor(3),
+        torch.tensor(3, dtype=torch.uint8),
+    ):
+        taken = check_seed(seed)
+        assert type(taken) is int
+        assert taken == 3
+    assert check_seed(2**63 - 1) == 2**63 - 1
+
+
+NO_SEEDS = {
+    "half": 0.5,
+    "whole float": 3.0,
+    "too large": 2**70,
+    "beyond": 2**63,
+    "negative": -1,
+    "bool": True,
+    "numpy bool": np.bool_(True),
+    "torch bool": torch.tensor(True),
+    "torch float": torch.tensor(3.0),
+    "text": "a",
+    "digits": "3",
+    "none": None,
+    "several": np.arange(3),
+    "several in torch": torch.arange(40).view(8, 5),
+}
+
+
+@pytest.mark.parametrize("seed", NO_SEEDS.values(), ids=NO_SEEDS.keys())
+def test_a_seed_that_is_none_is_told_in_one_sentence(seed):
+    with pytest.raises(
+        ValueError, match=r"^seed: expected a whole number from 0 to 2\*\*63 - 1, got"
+    ) as caught:
+        check_seed(seed)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 130
+
+
+def takers(tiny, images):
+    """Every public function that takes a seed."""
+    settings = pt.MaskSettings(iterations=1, initialization="random", perturbation="noise")
+    heat = torch.zeros(3, 1, 32, 32)
+    metrics, rows = pt.metrics, ([0.1, 0.2], [0, 1])
+    score = torch.zeros(3)
+    return {
+        "learn_masks": lambda seed: pt.learn_masks(tiny, images, 0, settings, seed=seed),
+        "learn_activation_masks": lambda seed: pt.learn_activation_masks(tiny, images, 0, "2", seed=seed),
+        "saliency, mask": lambda seed: pt.saliency(tiny, images, 0, "mask", settings=settings, seed=seed),
+        "saliency without a seed": lambda seed: pt.saliency(tiny, images, 0, "gradient", seed=seed),
+        "variable_occlusion": lambda seed: pt.baselines.variable_occlusion(tiny, images, 0, seed=seed),
+        "points": lambda seed: pt.baselines.variable_occlusion_points(tiny, images, 0, seed=seed),
+        "seeded_network": lambda seed: pt.seeded_network("alexnet", seed=seed),
+        "fully_perturbed": lambda seed: pt.perturbations.fully_perturbed(
+            images, "noise", color=torch.zeros(3), seed=seed
+        ),
+        "initial_masks": lambda seed: pt.initialization.initial_masks(
+            tiny, images, images, torch.ones(3, 5), settings,
+            original_score=score, perturbed_score=score, seed=seed,
+        ),
+        "learn_gallery": lambda seed: pt.gallery.learn_gallery(tiny, [], "0", seed=seed),
+        "learn_by_architecture": lambda seed: pt.architectures.learn_by_architecture([], 0, [], seed=seed),
+        "faithfulness_curves": lambda seed: pt.games.faithfulness_curves(tiny, images, 0, heat, seed=seed),
+        "compare_games": lambda seed: pt.games.compare_games(tiny, images, 0, settings, seed=seed),
+        "bootstrap": lambda seed: metrics.bootstrap(*rows, seed=seed),
+        "held_out": lambda seed: metrics.held_out(10, seed=seed),
+        "plan_mosaics": lambda seed: metrics.plan_mosaics(
+            [0, 1, 2, 3], [1, 1, 1, 1], [True] * 4, cells=2, count=1, seed=seed
+        ),
+        "BenchmarkSettings": lambda seed: pt.benchmarks.BenchmarkSettings(seed=seed),
+        "explain": lambda seed: Request(tiny, settings, seed=seed),
+    }  # fmt: skip
+
+
+def test_every_function_with_a_seed_checks_it(tiny, noise_images):
+    wrong = []
+    for name, call in takers(tiny, noise_images).items():
+        for seed in (0.5, 2**70, -1, True, "a"):
+            try:
+                call(seed)
+            except ValueError as error:
+                if str(error).startswith("seed: expected a whole number"):
+                    continue
+                wrong.append((name, seed, str(error)))
+            except Exception as error:
+                wrong.append((name, seed, repr(error)))
+            else:
+                wrong.append((name, seed, "taken"))
+    assert not wrong
+
+
+def test_numpys_and_torchs_numbers_are_the_same_seeds(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=2, initialization="random", perturbation="noise")
+    expected, *others = (
+        pt.learn_masks(tiny, noise_images, 0, settings, seed=seed).grid
+        for seed in (7, np.int64(7), torch.tensor(7))
+    )
+    for grid in others:
+        torch.testing.assert_close(grid, expected, atol=0, rtol=0)
+    assert pt.benchmarks.BenchmarkSettings(seed=np.int64(7)).to_dict()["seed"] == 7
+
+
+def test_the_command_line_tells_of_a_seed_that_is_none(tmp_path):
+    for command in (
+        ["explain", "--sample", "chelsea"],
+        ["benchmark", "pointing-game", "--data", str(tmp_path)],
+    ):
+        for seed in ("0.5", "-1", "a", str(2**70)):
+            result = CliRunner().invoke(app, [*command, "--seed", seed, "--output", str(tmp_path / "out")])
+            assert result.exit_code == 2, (command, seed)
+            assert "'--seed'" in result.output

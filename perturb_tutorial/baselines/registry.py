@@ -20,7 +20,7 @@ from perturb_tutorial.baselines.variable_occlusion import variable_occlusion
 from perturb_tutorial.layers import resolve_layer
 from perturb_tutorial.networks import Network
 from perturb_tutorial.optimizer import learn_masks
-from perturb_tutorial.settings import MaskSettings
+from perturb_tutorial.settings import MaskSettings, check_seed
 
 
 def learned_mask(
@@ -100,7 +100,7 @@ def saliency(
     Errors: ``ValueError`` for an unknown method or option (lists what there is) and what the method raises.
     """
     function = find_method(method).function
-    given = {"settings": settings, "seed": seed}
+    given = {"settings": settings, "seed": check_seed(seed)}
     takes = inspect.signature(function).parameters
     learns = learn_masks if layer is None else learn_activation_masks
     known = inspect.signature(learns).parameters if function is learned_mask else takes

@@ -27,7 +27,7 @@ from perturb_tutorial.baselines.occluders import (
 )
 from perturb_tutorial.networks import Network
 from perturb_tutorial.perturbations import fully_perturbed
-from perturb_tutorial.settings import REFERENCE_SIZE
+from perturb_tutorial.settings import REFERENCE_SIZE, check_seed
 
 DISC_COUNT = POSITIONS**2
 """Discs that are drawn: as many as standard occlusion has squares (§4.1)."""
@@ -50,7 +50,7 @@ class Discs(NamedTuple):
 
 def draw_discs(seed: int = 0, count: int = DISC_COUNT) -> Discs:
     """``count`` discs of the three distributions; a center may lie outside the image, since y is normal."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
 
     def normal(mean: float, sd: float) -> Tensor:
         return mean + sd * torch.randn(count, generator=generator, dtype=torch.float64)

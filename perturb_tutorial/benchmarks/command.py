@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perturb_tutorial.settings import ENGINES, GAMES, PRESETS, MaskSettings
+from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.run import Outcome
@@ -31,7 +31,7 @@ _COMMON = [
     click.option("--game", type=click.Choice(GAMES), help="The game of the masks.  [default: deletion]"),
     click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True,
                  help="onnx: on a CPU faster for EfficientNets."),
-    click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True),
+    click.option("--seed", type=click.IntRange(min=0, max=LARGEST_SEED), default=0, show_default=True),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perturb_tutorial.datasets.records import ImageRecord
+from perturb_tutorial.settings import check_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def digest(questions: Sequence[Question]) -> str:
 
 def limited(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
     """The questions about at most ``limit`` images, drawn by ``seed``; a smaller limit is part of a larger one."""
+    seed = check_seed(seed)
     ids = list(dict.fromkeys(str(question.image.id) for question in questions))
     if limit is None or limit >= len(ids):
         return list(questions)

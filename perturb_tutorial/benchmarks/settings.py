@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from perturb_tutorial.settings import ENGINES, MaskSettings, find_preset
+from perturb_tutorial.settings import ENGINES, MaskSettings, check_seed, find_preset
 
 IMAGES_PER_CLASS = 400
 """The pointing game's subset: the first images of each class (§4)."""
@@ -50,13 +50,13 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods: expected each once, got {', '.join(self.methods)}")
         if self.mask_engine not in ENGINES:
             raise ValueError(f"mask_engine: expected one of {', '.join(ENGINES)}, got {self.mask_engine!r}")
         least = {
             "target_count": 1,
-            "seed": 0,
             "batch_size": 1,
             "per_class": 1,
             "cells": 2,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_map
+from perturb_tutorial.settings import check_seed
 
 
 def mosaic(images: ArrayLike, cells: int) -> NDArray[np.generic]:
@@ -88,7 +89,7 @@ def plan_mosaics(
     usable: Bool = np.asarray(right, dtype=np.bool_).reshape(-1) & np.isfinite(score)
     if not len(label) == len(score) == len(usable):
         raise ValueError("classes, scores, right: expected the same length")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     order = np.lexsort((np.arange(len(label)), -score))
     ranked = {
         int(c): [int(i) for i in order if label[i] == c and usable[i]] for c in np.unique(label[usable])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perturb_tutorial.metrics.heatmaps import Float
+from perturb_tutorial.settings import check_seed
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -39,7 +40,7 @@ def row_weights(images: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) ->
     """Weights (R×rows) of the rows in blocks of resamples; ``images`` (rows) names the image of each row."""
     _, position = np.unique(np.asarray(images), return_inverse=True)
     count = int(position.max()) + 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     block = max(1, _CELLS_AT_ONCE // max(count, position.size))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from perturb_tutorial.metrics.heatmaps import Bool, Float, as_map, as_size
+from perturb_tutorial.settings import check_seed
 
 Threshold = Literal["value", "energy", "mean"]
 
@@ -226,5 +227,5 @@ def held_out(count: int, share: float = 0.1, seed: int = 0) -> Bool:
         )
     taken = min(max(round(share * count), 1), count - 1)
     mask = np.zeros(count, dtype=np.bool_)
-    mask[np.random.default_rng(seed).choice(count, taken, replace=False)] = True
+    mask[np.random.default_rng(check_seed(seed)).choice(count, taken, replace=False)] = True
     return mask

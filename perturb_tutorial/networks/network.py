@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.networks.checks import (
+    MODULE_EXPECTED,
+    as_logits,
+    check_function_of_the_image,
+    check_pixels,
+    example_logits,
+    other_images,
+)
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
-
-RANGE_SLACK = 0.01
-"""How far pixels may lie outside of [0, 1], as an enlargement by splines leaves them."""
-MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
 
 
 def pick_device(device: str | torch.device | None = "auto") -> torch.device:
@@ -49,8 +54,9 @@ class Network:
 
     ``module`` stays as it was built: layer names and comparison methods refer to it. Scores and masks use a copy
     whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
-    Errors: ``ValueError`` with one line for an argument of the wrong form, a module that fails on a gray image, or one
-    with a single logit.
+    Errors: ``ValueError`` with one line for an argument of the wrong form, a module that fails on a gray image or on
+    several, one with a single logit, and one whose logits of an image change with its neighbors in the batch or from
+    one pass to the next (module ``networks.checks``).
     """
 
     @torch.inference_mode(False)
@@ -66,6 +72,7 @@ class Network:
         device: str | torch.device = "auto",
         channels_last: bool | None = None,
     ) -> None:
+        check_not_forked()
         if not isinstance(module, nn.Module):
             raise ValueError(f"{MODULE_EXPECTED}, got {type(module).__name__}")
         for argument, values in (("mean", mean), ("std", std)):
@@ -87,8 +94,11 @@ class Network:
         example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
             example
         )
-        self.class_count = self._count_classes(example)
+        logits = example_logits(self.module, example)
+        self.class_count = logits.shape[1]
         self.labels = _labels(categories, self.class_count)
+        others = self.normalize(other_images(input_size).to(example))
+        check_function_of_the_image(self.module, example, others, logits)
         self._folded = self._fold(example).requires_grad_(False)
         self._channels_last = channels_last
         self._lay_out()
@@ -117,35 +127,6 @@ class Network:
     @property
     def _folded_is_a_copy(self) -> bool:
         return cast(_LogitsOnly, self._folded).module is not self.module
-
-    def _count_classes(self, example: Tensor) -> int:
-        try:
-            with torch.inference_mode():
-                logits = _as_logits(self.module(example))
-        except ValueError:
-            raise
-        except Exception as error:
-            shape = "×".join(map(str, example.shape))
-            raise ValueError(
-                f"module: it fails on an input of {shape} ({type(error).__name__}: {error})"
-            ) from error
-        if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
-            raise ValueError(
-                f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
-            )
-        count = logits.shape[1]
-        if count < 2:
-            raise ValueError(
-                f"module: expected at least 2 classes, got {count}: a softmax over one class is always 1; add a second "
-                "logit, such as zeros, which makes the score the first one's sigmoid"
-            )
-        with torch.inference_mode():
-            both = logits, _as_logits(self.module(0.5 * example))
-        if all(_is_distribution(row) for row in both) and not torch.equal(*both):
-            raise ValueError(
-                "module: expected logits, got probabilities, which sum to 1; leave the softmax at its end out"
-            )
-        return count
 
     def __repr__(self) -> str:
         what = f"input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r}"
@@ -198,17 +179,20 @@ class Network:
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
         """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
+        check_not_forked()
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
+        check_not_forked()
         return self.normalized_logits(self._inputs(images, self._folded))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
-        return _as_logits(self.module(self._inputs(images, self.module)))
+        check_not_forked()
+        return as_logits(self.module(self._inputs(images, self.module)))
 
     @property
     def folded_logits(self) -> nn.Module:
@@ -244,24 +228,9 @@ class Network:
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:
-        """``images`` if it is N×3×S×S floating point in [0, 1] with S the input size; else ``ValueError``."""
-        size = self.input_size
-        wanted = f"images: expected a float tensor N×3×{size}×{size} in [0, 1]"
-        if not isinstance(images, Tensor):
-            raise ValueError(f"{wanted}, got {type(images).__name__}")
-        if images.dim() != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
-            got = "×".join(map(str, images.shape))
-            raise ValueError(
-                f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}"
-            )
-        if images.numel():
-            low, high = images.detach().aminmax()
-            if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:  # not true of NaN, which is told image by image
-                raise ValueError(
-                    f"{wanted}, got {low:.3g} to {high:.3g}; divide bytes by 255, and leave the normalization to the "
-                    "network"
-                )
-        return images
+        """``images`` if it is N×3×S×S floating point, finite, in [0, 1], S the input size; else ``ValueError``."""
+        check_not_forked()
+        return check_pixels(images, self.input_size)
 
 
 def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]:
@@ -291,20 +260,7 @@ class _LogitsOnly(nn.Module):
         self.module = module
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return _as_logits(self.module(inputs))
-
-
-def _as_logits(output: Any) -> Tensor:
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
-    return logits
-
-
-def _is_distribution(row: Tensor) -> bool:
-    return (
-        bool((row >= 0).all()) and abs(float(row.sum()) - 1) < 1e-4
-    )  # what float32 sums of 1,000 classes miss
+        return as_logits(self.module(inputs))
 
 
 def _copied(module: nn.Module) -> nn.Module:

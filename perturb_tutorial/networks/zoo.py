@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial.networks.class_table import imagenet_classes
 from perturb_tutorial.networks.network import Network
+from perturb_tutorial.settings import check_seed
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # The weights were trained on (255 x − 127) / 128.
@@ -109,6 +111,7 @@ def load_network(
     that cannot be had here, with what to do.
     """
     entry = _entry(name)
+    check_not_forked()
     state = _read_state(Path(weights), name) if weights is not None else _find_state(name, entry)
     with torch.random.fork_rng(devices=[]):  # its first weights are random, and replaced
         module = entry.build()
@@ -124,7 +127,8 @@ def load_network(
 
 def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "auto") -> Network:
     """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing."""
-    entry = _entry(name)
+    entry, seed = _entry(name), check_seed(seed)
+    check_not_forked()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = entry.build()

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from small import Plain, Signed, correlation, small_network, smooth_images
+from small_inputs import FailsOnBlack
 from torch import nn
 from torch.nn import functional
 
@@ -394,12 +395,15 @@ def test_maps_of_zeros_and_nans_are_results():
     zero = copy.deepcopy(network.module)
     zero.fc2.weight.data.zero_()
     still = pt.Network(zero, input_size=16, device="cpu")
+    fails = pt.Network(FailsOnBlack(network.module), input_size=16, device="cpu")
     for method in BACKWARD:
         layer = None if method in ("gradient", "guided_backprop") else "grouped"
         assert getattr(baselines, method)(still, smooth_images(1, 16), 0, layer=layer).abs().max() == 0
-        broken = smooth_images(2, 16)
-        broken[0, 0, 3, 3] = torch.nan
-        maps = getattr(baselines, method)(network, broken, 0, layer=layer)
+        broken = smooth_images(2, 16).clamp(0.1, 1)
+        broken[0] = 0
+        named = layer and f"inner.{layer}"
+        maps = getattr(baselines, method)(fails, broken, 0, layer=named)
+        assert maps[0].isnan().any()
         torch.testing.assert_close(
             maps[1:], getattr(baselines, method)(network, broken[1:], 0, layer=layer), rtol=1e-4, atol=1e-6
         )

@@ -22,7 +22,7 @@ from perturb_tutorial.baselines import METHODS
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "benchmarks")]
 from benchmark_cases import color_network, records_of, tiny_network, write_coco, write_colors
-from small_inputs import tiny_module
+from small_inputs import FailsOnBlack, tiny_module
 
 RUNS: dict[str, Callable[[pt.Network, Tensor], object]] = {}
 """A network and images → tensors, arrays or numbers that have to be the same wherever the network lies."""
@@ -75,9 +75,10 @@ def _(network: pt.Network, images: Tensor) -> object:
 
 @run("an image that is not finite")
 def _(network: pt.Network, images: Tensor) -> object:
-    broken = images.clone()
-    broken[1] = torch.nan
-    return learned(pt.learn_masks(network, broken, 1, SETTINGS.replace(initialization="half")))
+    broken = images.clamp(0.1, 1)
+    broken[1] = 0
+    fails = pt.Network(FailsOnBlack(network.module), input_size=network.input_size, device=network.device)
+    return learned(pt.learn_masks(fails, broken, 1, SETTINGS.replace(initialization="half")))
 
 
 @run("bfloat16")

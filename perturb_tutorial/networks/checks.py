@@ -1,0 +1,255 @@
+"""What a module and pixels must be before any method works with them; each fault is told in one sentence.
+
+All methods put images together in batches, and most put variants of one image together. That is right only for a
+module whose logits of an image are a function of that image: not of its neighbors in the batch (a BatchNorm without
+running statistics, attention or a mean over the batch), not of chance (dropout left on, noise), and not of how many
+images there are (a reshape to a fixed number). All of this is tried when a network is made:
+
+    a        alone
+    a        once more, or many times where the pass draws random numbers
+    b a      beside another image, then beside a third, c a: the row of a may not move
+
+The two batches have the same shape, so that the same routines compute the same row from the same numbers and the
+comparison can be strict. Alone and in a batch, an honest network may be computed by other routines and in another
+precision (TF32), so that comparison is coarse and finds what is scaled by the number of images.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+RANGE_SLACK = 0.01
+"""How far pixels may lie outside of [0, 1], as an enlargement by splines leaves them."""
+MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
+
+SAME_SHAPE_TOLERANCE = 1e-4
+"""Largest difference between two passes of one shape, relative to the largest logit: float32 sums in another order
+(atomics on a GPU, experts that take a different number of tokens) give 1e-6, and a deep network multiplies that."""
+OTHER_SHAPE_TOLERANCE = 0.02
+"""The same alone and in a batch, where one routine may round to TF32 (5e-3) and the other not."""
+DIGIT, MAGNIFIED = 1e-5, 100
+"""More is allowed to a network that magnifies rounding: ``MAGNIFIED`` times what a change of the pixels by ``DIGIT``
+moves. TF32 rounds each product by 5e-4, 50 times ``DIGIT``."""
+DRAWS = 30
+"""Passes of a module that draws random numbers: one layer dropped with a probability of 0.1 is missed in 4 %."""
+
+_ANY_NUMBER = "; a -1 in place of a fixed number of images in its reshapes mends that"
+
+
+def as_logits(output: Any) -> Tensor:
+    """The logits in a module's output: itself, or its attribute ``logits``."""
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
+    return logits
+
+
+@torch.inference_mode()
+def example_logits(module: nn.Module, example: Tensor) -> Tensor:
+    """Logits 1×K by a module in evaluation mode of ``example`` 1×3×H×W, normalized.
+
+    Errors: ``ValueError`` for a module that fails on it, or does not return one row of at least two logits.
+    """
+    logits = _pass(module, example, "it fails on an input of " + "×".join(map(str, example.shape)))
+    if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
+        raise ValueError(
+            f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
+        )
+    count = logits.shape[1]
+    if count < 2:
+        raise ValueError(
+            f"module: expected at least 2 classes, got {count}: a softmax over one class is always 1; add a second "
+            "logit, such as zeros, which makes the score the first one's sigmoid"
+        )
+    if (
+        _is_distribution(logits)
+        and _is_distribution(other := as_logits(module(0.5 * example)))
+        and not torch.equal(logits, other)
+    ):
+        raise ValueError(
+            "module: expected logits, got probabilities, which sum to 1; leave the softmax at its end out"
+        )
+    return logits
+
+
+@torch.inference_mode()
+def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor) -> None:
+    """Whether ``alone``, the logits of ``example`` 1×3×H×W, come again, and beside any of ``neighbors`` 2×3×H×W.
+
+    Errors: ``ValueError`` that names the layer where it can be seen. Nothing is said of logits that are not finite.
+    The caller's random numbers stay as they were.
+    """
+    if not alone.isfinite().all():
+        return
+    devices = [example.device] if example.device.type == "cuda" else []
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that modules draw from
+    with torch.random.fork_rng(devices=devices):
+        try:
+            _check_chance(module, example, alone)
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
+    _check_neighbors(module, example, neighbors, alone)
+
+
+def other_images(size: int) -> Tensor:
+    """Two images 2×3×size×size that have little in common with each other or with gray: blocks of noise, and dark."""
+    blocks = torch.rand(1, 3, size // 4, size // 4, generator=torch.Generator().manual_seed(1))
+    noise = nn.functional.interpolate(blocks, size=(size, size))
+    dark = torch.linspace(0.05, 0.2, size).expand(1, 3, size, size)
+    return torch.cat([noise, dark])
+
+
+def _check_chance(module: nn.Module, example: Tensor, alone: Tensor) -> None:
+    before, passes = _random_states(example.device), 0
+    while passes == 0 or (passes < DRAWS and before != _random_states(example.device)):
+        moved = _moved(alone, as_logits(module(example)))
+        passes += 1
+        if moved > _tolerance(module, alone):
+            layer = _first_difference(module, example, example, slice(None), DRAWS)
+            raise ValueError(
+                "module: expected the same logits of an image each time in evaluation mode, got two passes that "
+                f"differ by {moved:.2g} of the largest logit{layer}; switch dropout and noise off "
+                "(functional.dropout takes training=self.training)"
+            )
+
+
+def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor) -> None:
+    first, second = (torch.cat([other, example]) for other in neighbors.split(1))
+    rows = []
+    for batch in (first, second):
+        told = "expected one that takes any number of images, got one that takes 1 and fails on 2"
+        logits = _pass(module, batch, told, _ANY_NUMBER)
+        if logits.shape != (2, alone.shape[1]):
+            raise ValueError(
+                "module: expected a row of logits for each image, got logits of shape "
+                f"{tuple(logits.shape)} for 2 images{_ANY_NUMBER}"
+            )
+        rows.append(logits[1:])
+    moved = _moved(*rows)
+    if moved > _tolerance(module, alone):
+        layer = _first_difference(module, first, second, slice(1, None))
+    elif _is_scaled(module, example, alone, moved := _moved(alone, rows[0])):
+        layer = " beside another image"
+    else:
+        return
+    raise ValueError(
+        "module: expected logits of an image that do not depend on the rest of its batch, got a change by "
+        f"{moved:.2g} of the largest logit{layer}; no layer may mix images, and a BatchNorm needs running statistics "
+        "(track_running_stats=True) and evaluation mode"
+    )
+
+
+def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) -> bool:
+    """Whether logits that ``moved`` in company did so by more than rounding, as far as the module magnifies that."""
+    if moved <= max(OTHER_SHAPE_TOLERANCE, 4 * _tolerance(module, alone)):
+        return False
+    signs = torch.randint(0, 2, example.shape, generator=torch.Generator().manual_seed(2)).to(example)
+    nearly = example * (1 + max(DIGIT, torch.finfo(example.dtype).eps) * signs)
+    return moved > MAGNIFIED * _moved(alone, as_logits(module(nearly)))
+
+
+def _pass(module: nn.Module, inputs: Tensor, told: str, mend: str = "") -> Tensor:
+    try:
+        output = module(inputs)
+    except Exception as error:  # whatever a module raises
+        raise ValueError(f"module: {told} ({type(error).__name__}: {_one_line(error)}){mend}") from error
+    return as_logits(output)
+
+
+def _one_line(error: Exception, most: int = 200) -> str:
+    line = " ".join(str(error).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _moved(first: Tensor, second: Tensor) -> float:
+    """The largest difference relative to the largest number; infinite where one of them is not a number."""
+    difference = (first.float() - second.float()).abs().max()
+    moved = float(difference / first.float().abs().max().clamp(min=torch.finfo(torch.float32).tiny))
+    return math.inf if math.isnan(moved) else moved
+
+
+def _tolerance(module: nn.Module, logits: Tensor) -> float:
+    """``SAME_SHAPE_TOLERANCE``, or more for half precision: 8 units in the last place of its coarsest numbers."""
+    types = {value.dtype for value in module.parameters() if value.is_floating_point()} | {logits.dtype}
+    return max(SAME_SHAPE_TOLERANCE, *(8 * torch.finfo(kind).eps for kind in types))
+
+
+def _random_states(device: torch.device) -> list[bytes]:
+    """Where the generators stand that a module usually draws from: torch's, Python's and NumPy's."""
+    states = [torch.get_rng_state().numpy().tobytes(), repr(random.getstate()).encode()]
+    states.append(repr([np.asarray(part).tobytes() for part in np.random.get_state()]).encode())  # noqa: NPY002
+    if device.type in ("cuda", "mps"):
+        states.append(getattr(torch, device.type).get_rng_state().numpy().tobytes())
+    return states
+
+
+def _first_difference(module: nn.Module, first: Tensor, second: Tensor, rows: slice, tries: int = 1) -> str:
+    """The layer whose output differs in ``rows`` between two inputs while its own input does not, if one is seen."""
+    names = {layer: name for name, layer in module.named_modules()}
+
+    def watched(inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+        seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+        def watch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if given and all(
+                isinstance(x, Tensor) and x.numel() and len(x) == len(inputs) for x in (given[0], output)
+            ):
+                seen.append((layer, given[0][rows].clone(), output[rows].clone()))
+
+        handles = [layer.register_forward_hook(watch) for layer in names]
+        try:
+            module(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return seen
+
+    for _ in range(tries):
+        for (layer, x, y), (_, other_x, other_y) in zip(watched(first), watched(second), strict=False):
+            same_shape = x.shape == other_x.shape and y.shape == other_y.shape
+            if same_shape and _moved(x, other_x) == 0 and _moved(y, other_y) > SAME_SHAPE_TOLERANCE:
+                name = f"layer {names[layer]!r}" if names[layer] else "its own forward"
+                return f", by {name} ({type(layer).__name__})"
+    return ""
+
+
+def _is_distribution(row: Tensor) -> bool:
+    return (
+        bool((row >= 0).all()) and abs(float(row.sum()) - 1) < 1e-4
+    )  # what float32 sums of 1,000 classes miss
+
+
+def check_pixels(images: Any, size: int) -> Tensor:
+    """``images`` if it is N×3×size×size floating point, finite, in [0, 1]; else ``ValueError``."""
+    wanted = f"images: expected a float tensor N×3×{size}×{size} in [0, 1]"
+    if not isinstance(images, Tensor):
+        raise ValueError(f"{wanted}, got {type(images).__name__}")
+    if images.dim() != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+        got = "×".join(map(str, images.shape))
+        raise ValueError(f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}")
+    if not images.numel():
+        return images
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):  # one NaN makes both NaN
+        broken = (~images.detach().isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{wanted}, got NaN or infinite pixels in {_rows(broken)} of {len(images)}; leave them out"
+        )
+    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+        raise ValueError(
+            f"{wanted}, got {low:.3g} to {high:.3g}; divide bytes by 255, and leave the normalization to the network"
+        )
+    return images
+
+
+def _rows(rows: list[int], most: int = 8) -> str:
+    listed = ", ".join(map(str, rows[:most]))
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"row{'s' if len(rows) > 1 else ''} {listed}{more}"
