@@ -31,7 +31,7 @@ from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, objective
 from perturb_tutorial.recording import repeat
 from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings
+from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings, check_seed
 
 Progress = Callable[[int, int], None]
 """Called as (iterations done, iterations in all), summed over the images."""
@@ -79,7 +79,7 @@ def learn_masks(
         ValueError: for arguments of the wrong form, or a network that the engine cannot run.
         ImportError: for an engine whose packages are not installed.
     """
-    settings = settings or MaskSettings()
+    settings, seed = settings or MaskSettings(), check_seed(seed)
     _check_engine(engine, precision)
     sets, size = _checked(network, images, targets, batch_size)
     network = network if device is None else network.to(pick_device(device))
