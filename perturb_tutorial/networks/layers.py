@@ -1,0 +1,323 @@
+"""Which layers of a network are maps of the image, and their shapes.
+
+Four dimensions do not make a map: attention matrices, the heads of a transformer, tables of position biases and
+the weights that a parametrization gives have four as well, and many networks keep their channels last. A layer's
+output is a map of an H×W image if it is N×C×h×w or N×h×w×C and
+
+(a) has one row an image: N is 1 for one image and 5 for five;
+(b) has the image's shape: h/w is H/W, up to the pixels that strides and padding round off, with h, w ≥ 2;
+(c) answers to place: a change in one quadrant of the image changes the same quadrant of the layer most (module
+    ``places``).
+
+Which of the two layouts it has is decided by (b) and (c) as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.network import Network
+from perturb_tutorial.networks.places import answer_to_place, quadrant_changes, quadrant_images
+
+_DOUBTFUL = 1000.0
+"""A layer whose typical change is below so many roundings of its values is judged again in double precision."""
+
+
+class LayerMap(NamedTuple):
+    """The form of a layer's output that is a map of the image: its ``channels`` and its h×w places.
+
+    ``channels_last``: it is N×h×w×C, else N×C×h×w. ``runs``: how often the layer runs in a pass; the form is that of
+    its last run.
+    """
+
+    channels: int
+    height: int
+    width: int
+    channels_last: bool = False
+    runs: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w)."""
+        return (self.height, self.width)
+
+    @property
+    def channel_axis(self) -> int:
+        """The dimension of the output that counts its channels."""
+        return 3 if self.channels_last else 1
+
+    def channels_first(self, values: Tensor) -> Tensor:
+        """``values`` of the form of the layer's output as N×C×h×w, a view."""
+        return values.permute(0, 3, 1, 2) if self.channels_last else values
+
+    def as_output(self, values: Tensor) -> Tensor:
+        """``values`` N×C×h×w (or with a 1 for any of them) in the form of the layer's output, a view."""
+        return values.permute(0, 2, 3, 1) if self.channels_last else values
+
+
+def layer_maps(network: Network) -> dict[str, LayerMap]:
+    """Every layer whose output is a map, in the order in which they were last done; found once a network."""
+    known = _known(network)
+    if not known.outputs:
+        known.outputs = _look(network, known, network.layers)
+    return {name: form for name in known.outputs if isinstance(form := known.found[name], LayerMap)}
+
+
+def layer_map(network: Network, layer: str) -> LayerMap:
+    """The form of ``layer``'s output.
+
+    Errors: ``ValueError`` in one sentence for a layer that is unknown, that is not run, or whose output is no map of
+    the image; it says what the output is, and names layers that are maps.
+    """
+    network.layer(layer)
+    known = _known(network)
+    if layer not in known.found:
+        _look(network, known, [layer])
+    found = known.found[layer]
+    if isinstance(found, LayerMap):
+        return found
+    others = {form.size: name for name, form in layer_maps(network).items()}
+    named = ", ".join(list(others.values())[-5:]) or "none"
+    raise ValueError(f"layer: {layer!r} {found}; layers of {network.name} that are maps: {named}")
+
+
+def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
+    """The shape N×T×C, for one image, of the last layer with tokens that is run after ``layer``; None without one."""
+    layer_maps(network)
+    outputs = list(_known(network).outputs.items())
+    after = outputs[[name for name, _ in outputs].index(layer) + 1 :]
+    shapes = [output.form for _, output in after if isinstance(output.form, tuple)]
+    return next((shape for shape in reversed(shapes) if len(shape) == 3 and shape[1] > 1), None)
+
+
+def example_image(network: Network) -> Tensor:
+    """A gray image with a little noise, 1×3×H×W: a flat one would leave whole layers without a signal."""
+    return (0.3 + 0.4 * _noise(network, 1)).to(network.device)
+
+
+def _sides(network: Network) -> tuple[int, int]:
+    """(H, W) of the input."""
+    return (network.input_size, network.input_size)
+
+
+def _noise(network: Network, count: int) -> Tensor:
+    return torch.rand(count, 3, *_sides(network), generator=torch.Generator().manual_seed(0))
+
+
+class _Output(NamedTuple):
+    """What a layer's last run gave for one image: a tensor's shape, or the name of another type."""
+
+    form: tuple[int, ...] | str
+    runs: int
+
+
+class _Response(NamedTuple):
+    """Of a layer's last run on five images: its shape, E by ``channels_last`` and the typical change of a channel as a
+    share of its largest value.
+    """
+
+    shape: tuple[int, ...]
+    changes: dict[bool, Tensor]
+    share: float
+
+
+@dataclass
+class _Known:
+    """What was found out about the layers of a module.
+
+    ``found``: a map, or why the layer is none. ``outputs``: of all layers in the order in which they were last done,
+    empty until all were looked at.
+    """
+
+    layers: tuple[tuple[str, int], ...]
+    sides: tuple[int, int]
+    found: dict[str, LayerMap | str] = field(default_factory=dict)
+    outputs: dict[str, _Output] = field(default_factory=dict)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _known(network: Network) -> _Known:
+    """What is known of ``network``; nothing yet where a layer was exchanged for another."""
+    sides = _sides(network)
+    layers = tuple((name, id(layer)) for name, layer in network.module.named_modules())
+    known = _KNOWN.get(network.module)
+    if known is None or known.layers != layers or known.sides != sides:
+        known = _KNOWN[network.module] = _Known(layers, sides)
+    return known
+
+
+def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, _Output]:
+    """Writes down what the layers ``names`` are, and returns what they give.
+
+    One pass with one image tells the shapes, one with five images whether those with the shape of a map are maps.
+    """
+    images = quadrant_images(_noise(network, 5)).to(network.device)
+    outputs = _outputs(network, images[:1], names)
+    runs = {name: output.runs for name, output in outputs.items() if _readings(output.form, known.sides)}
+    responses = _responses(network, images, runs, known.sides) if runs else {}
+    doubtful = {
+        name: runs[name]
+        for name, seen in responses.items()
+        if _is_doubtful(network, seen) and not _reading(seen)
+    }
+    if doubtful:
+        responses.update(_in_double_precision(network, images, doubtful, known.sides))
+    for name in names:
+        output = outputs.get(name)
+        known.found[name] = _judged(output, responses.get(name), known.sides)
+    return outputs
+
+
+def _judged(output: _Output | None, seen: _Response | None, sides: tuple[int, int]) -> LayerMap | str:
+    """The map that an output is, or why it is none, to follow the layer's name."""
+    if output is None:
+        return "is not run in the forward pass"
+    expected = "has no spatial features (expected N×C×h×w or N×h×w×C with h, w ≥ 2"
+    if isinstance(output.form, str):
+        return f"{expected}, got {output.form})"
+    got = f"{expected}, got {_times(output.form)} for one image"
+    if len(output.form) != 4:
+        return f"{got})"
+    if seen is None:
+        if output.form[0] != 1:
+            return f"{got}, more than one row)"
+        return f"{got}, which has not the shape of the input, {_times(sides)})"
+    if seen.shape != (5, *output.form[1:]):
+        return f"{got} and {_times(seen.shape)} for five)"
+    channels_last = _reading(seen)
+    if channels_last is None:
+        return f"{got}, whose places do not answer to the places of the image)"
+    channels, (height, width) = _sizes(output.form, channels_last)
+    return LayerMap(channels, height, width, channels_last, output.runs)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _sizes(shape: tuple[int, ...], channels_last: bool) -> tuple[int, tuple[int, int]]:
+    """C and (h, w) of a shape of four dimensions."""
+    _, *rest = shape
+    return (rest[2], (rest[0], rest[1])) if channels_last else (rest[0], (rest[1], rest[2]))
+
+
+def _readings(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
+    """The values of ``channels_last`` by which a shape for one image has the image's shape H×W."""
+    if isinstance(form, str) or len(form) != 4 or form[0] != 1:
+        return []
+    return [last for last in (False, True) if _has_shape(_sizes(form, last)[1], sides)]
+
+
+def _has_shape(size: tuple[int, int], sides: tuple[int, int]) -> bool:
+    """Whether h/w is H/W, up to rounding.
+
+    A stage rounds a side by 1 px of its own at most. Convolutions without padding take as many px from both sides, a
+    small number, which is a larger share of the shorter one.
+    """
+    (h, w), (height, width) = size, sides
+    rounding = 1 + 2 * (1 - min(height, width) / max(height, width))
+    return min(h, w) >= 2 and abs(h * width - w * height) <= rounding * max(height, width)
+
+
+def _reading(seen: _Response) -> bool | None:
+    """The ``channels_last`` by which a layer answers to place; None by neither."""
+    answers = {last: answer_to_place(changes) for last, changes in seen.changes.items()}
+    best = max(answers, key=lambda last: answers[last], default=False)
+    return best if answers.get(best, 0.0) > 0 else None
+
+
+def _is_doubtful(network: Network, seen: _Response) -> bool:
+    floats = (value.dtype for value in network.module.parameters() if value.is_floating_point())
+    return 0 < seen.share < _DOUBTFUL * torch.finfo(next(floats, torch.float32)).eps
+
+
+def _in_double_precision(
+    network: Network, images: Tensor, runs: dict[str, int], sides: tuple[int, int]
+) -> dict[str, _Response]:
+    """The responses of a copy in double precision; none of a module that does not run in it."""
+    try:
+        exact = copy.copy(network)
+        exact.module = copy.deepcopy(network.module).double()
+        return _responses(exact, images, runs, sides)
+    except Exception:  # whatever the module or the device raises
+        return {}
+
+
+def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[str, _Output]:
+    """What the layers give for one image, in the order in which they were last done."""
+    outputs: dict[str, _Output] = {}
+
+    def note(name: str, output: Any) -> None:
+        before = outputs.pop(name, None)
+        form = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        outputs[name] = _Output(form, 1 if before is None else before.runs + 1)
+
+    _pass(network, image, names, note)
+    return outputs
+
+
+def _responses(
+    network: Network, images: Tensor, runs: dict[str, int], sides: tuple[int, int]
+) -> dict[str, _Response]:
+    """What the layers' last runs make of the five images; nothing but numbers is kept."""
+    responses: dict[str, _Response] = {}
+    done: dict[str, int] = {}
+    latest: list[tuple[Tensor, int, _Response]] = []
+
+    def note(name: str, output: Any) -> None:
+        done[name] = done.get(name, 0) + 1
+        if done[name] < runs[name]:
+            return
+        if (
+            not isinstance(output, Tensor)
+            or output.dim() != 4
+            or len(output) != 5
+            or not output.dtype.is_floating_point
+        ):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+            responses[name] = _Response(shape, {}, 0.0)
+            return
+        # A block often gives the very tensor of its last layer.
+        if not latest or latest[0][0] is not output or latest[0][1] != output._version:
+            changes, share = {}, 0.0
+            for last in _readings((1, *output.shape[1:]), sides):
+                changes[last], share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
+            latest[:] = [(output, output._version, _Response(tuple(output.shape), changes, share))]
+        responses[name] = latest[0][2]
+
+    _pass(network, images, runs, note)
+    return responses
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _pass(network: Network, images: Tensor, names: Collection[str], note: Callable[[str, Any], None]) -> None:
+    """One pass of the module in its own precision, in which ``note`` is told what each run of the layers gives."""
+
+    def watch(name: str) -> Any:
+        @of_this_thread
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            note(name, output)
+
+        return hook
+
+    handles = [network.module.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+    try:
+        with torch.autocast(network.device.type, enabled=False):
+            network.unfolded_logits(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+__all__ = ["LayerMap", "example_image", "later_tokens", "layer_map", "layer_maps"]
