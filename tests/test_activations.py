@@ -234,7 +234,8 @@ def test_hooks_are_taken_away_also_after_an_error(tiny, noise_images):
 
 def test_layers_without_places_are_refused_in_one_sentence(tiny, noise_images):
     with pytest.raises(
-        ValueError, match=r"layer: '8' has no spatial features .* got 1×5 for one image\); .* are maps: 2, 5, 6$"
+        ValueError,
+        match=r"layer: '8' has no spatial features .* got 1×5 for one image\); .* are maps: 2, 5, 6$",
     ):
         learn_activation_masks(tiny, noise_images, 0, "8")
     with pytest.raises(ValueError, match=r"layer: .* has no layer 'convolution'"):

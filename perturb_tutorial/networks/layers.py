@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.network import Network
-from perturb_tutorial.networks.places import answer_to_place, quadrant_changes, quadrant_images
+from perturb_tutorial.networks.places import Response, quadrant_changes, quadrant_images
 
+_ROUNDS = 4
+"""Rounds of noise for a layer that one round leaves open, as it does where much is mixed over all of the image."""
 _DOUBTFUL = 1000.0
 """A layer whose typical change is below so many roundings of its values is judged again in double precision."""
 
@@ -48,11 +50,6 @@ class LayerMap(NamedTuple):
     def size(self) -> tuple[int, int]:
         """(h, w)."""
         return (self.height, self.width)
-
-    @property
-    def channel_axis(self) -> int:
-        """The dimension of the output that counts its channels."""
-        return 3 if self.channels_last else 1
 
     def channels_first(self, values: Tensor) -> Tensor:
         """``values`` of the form of the layer's output as N×C×h×w, a view."""
@@ -84,8 +81,8 @@ def layer_map(network: Network, layer: str) -> LayerMap:
     found = known.found[layer]
     if isinstance(found, LayerMap):
         return found
-    others = {form.size: name for name, form in layer_maps(network).items()}
-    named = ", ".join(list(others.values())[-5:]) or "none"
+    last = {form.size: name for name, form in layer_maps(network).items()}
+    named = ", ".join(list(last.values())[-5:]) or "none"
     raise ValueError(f"layer: {layer!r} {found}; layers of {network.name} that are maps: {named}")
 
 
@@ -95,12 +92,13 @@ def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
     outputs = list(_known(network).outputs.items())
     after = outputs[[name for name, _ in outputs].index(layer) + 1 :]
     shapes = [output.form for _, output in after if isinstance(output.form, tuple)]
-    return next((shape for shape in reversed(shapes) if len(shape) == 3 and shape[1] > 1), None)
+    return next((shape for shape in reversed(shapes) if len(shape) == 3 and min(shape[1:]) > 1), None)
 
 
 def example_image(network: Network) -> Tensor:
     """A gray image with a little noise, 1×3×H×W: a flat one would leave whole layers without a signal."""
-    return (0.3 + 0.4 * _noise(network, 1)).to(network.device)
+    noise = torch.rand(1, 3, *_sides(network), generator=torch.Generator().manual_seed(0))
+    return (0.3 + 0.4 * noise).to(network.device)
 
 
 def _sides(network: Network) -> tuple[int, int]:
@@ -108,25 +106,11 @@ def _sides(network: Network) -> tuple[int, int]:
     return (network.input_size, network.input_size)
 
 
-def _noise(network: Network, count: int) -> Tensor:
-    return torch.rand(count, 3, *_sides(network), generator=torch.Generator().manual_seed(0))
-
-
 class _Output(NamedTuple):
     """What a layer's last run gave for one image: a tensor's shape, or the name of another type."""
 
     form: tuple[int, ...] | str
     runs: int
-
-
-class _Response(NamedTuple):
-    """Of a layer's last run on five images: its shape, E by ``channels_last`` and the typical change of a channel as a
-    share of its largest value.
-    """
-
-    shape: tuple[int, ...]
-    changes: dict[bool, Tensor]
-    share: float
 
 
 @dataclass
@@ -161,24 +145,29 @@ def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, 
 
     One pass with one image tells the shapes, one with five images whether those with the shape of a map are maps.
     """
-    images = quadrant_images(_noise(network, 5)).to(network.device)
-    outputs = _outputs(network, images[:1], names)
-    runs = {name: output.runs for name, output in outputs.items() if _readings(output.form, known.sides)}
-    responses = _responses(network, images, runs, known.sides) if runs else {}
-    doubtful = {
-        name: runs[name]
+    outputs = _outputs(network, quadrant_images(known.sides, 0)[:1], names)
+    runs = {name: output.runs for name, output in outputs.items() if _layouts(output.form, known.sides)}
+    responses = _responses(network, runs, known.sides, 0)
+    resolution = _DOUBTFUL * torch.finfo(_precision(network)).eps
+    small = [name for name, seen in responses.items() if 0 < seen.share < resolution and seen.layout is None]
+    responses.update(_in_double_precision(network, {name: runs[name] for name in small}, known.sides))
+    unclear = [
+        name
         for name, seen in responses.items()
-        if _is_doubtful(network, seen) and not _reading(seen)
-    }
-    if doubtful:
-        responses.update(_in_double_precision(network, images, doubtful, known.sides))
+        if seen.layout is None and any(answer.is_open for answer in seen.answers.values())
+    ]
+    for number in range(1, _ROUNDS):
+        for name, seen in _responses(
+            network, {name: runs[name] for name in unclear}, known.sides, number
+        ).items():
+            for last, rounds in responses[name].changes.items():
+                rounds += seen.changes.get(last, [])
     for name in names:
-        output = outputs.get(name)
-        known.found[name] = _judged(output, responses.get(name), known.sides)
+        known.found[name] = _judged(outputs.get(name), responses.get(name), known.sides)
     return outputs
 
 
-def _judged(output: _Output | None, seen: _Response | None, sides: tuple[int, int]) -> LayerMap | str:
+def _judged(output: _Output | None, seen: Response | None, sides: tuple[int, int]) -> LayerMap | str:
     """The map that an output is, or why it is none, to follow the layer's name."""
     if output is None:
         return "is not run in the forward pass"
@@ -194,7 +183,7 @@ def _judged(output: _Output | None, seen: _Response | None, sides: tuple[int, in
         return f"{got}, which has not the shape of the input, {_times(sides)})"
     if seen.shape != (5, *output.form[1:]):
         return f"{got} and {_times(seen.shape)} for five)"
-    channels_last = _reading(seen)
+    channels_last = seen.layout
     if channels_last is None:
         return f"{got}, whose places do not answer to the places of the image)"
     channels, (height, width) = _sizes(output.form, channels_last)
@@ -211,7 +200,7 @@ def _sizes(shape: tuple[int, ...], channels_last: bool) -> tuple[int, tuple[int,
     return (rest[2], (rest[0], rest[1])) if channels_last else (rest[0], (rest[1], rest[2]))
 
 
-def _readings(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
+def _layouts(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
     """The values of ``channels_last`` by which a shape for one image has the image's shape H×W."""
     if isinstance(form, str) or len(form) != 4 or form[0] != 1:
         return []
@@ -229,26 +218,19 @@ def _has_shape(size: tuple[int, int], sides: tuple[int, int]) -> bool:
     return min(h, w) >= 2 and abs(h * width - w * height) <= rounding * max(height, width)
 
 
-def _reading(seen: _Response) -> bool | None:
-    """The ``channels_last`` by which a layer answers to place; None by neither."""
-    answers = {last: answer_to_place(changes) for last, changes in seen.changes.items()}
-    best = max(answers, key=lambda last: answers[last], default=False)
-    return best if answers.get(best, 0.0) > 0 else None
-
-
-def _is_doubtful(network: Network, seen: _Response) -> bool:
+def _precision(network: Network) -> torch.dtype:
     floats = (value.dtype for value in network.module.parameters() if value.is_floating_point())
-    return 0 < seen.share < _DOUBTFUL * torch.finfo(next(floats, torch.float32)).eps
+    return next(floats, torch.float32)
 
 
 def _in_double_precision(
-    network: Network, images: Tensor, runs: dict[str, int], sides: tuple[int, int]
-) -> dict[str, _Response]:
+    network: Network, runs: dict[str, int], sides: tuple[int, int]
+) -> dict[str, Response]:
     """The responses of a copy in double precision; none of a module that does not run in it."""
     try:
         exact = copy.copy(network)
-        exact.module = copy.deepcopy(network.module).double()
-        return _responses(exact, images, runs, sides)
+        exact.module = copy.deepcopy(network.module).double() if runs else network.module
+        return _responses(exact, runs, sides, 0)
     except Exception:  # whatever the module or the device raises
         return {}
 
@@ -267,35 +249,34 @@ def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[st
 
 
 def _responses(
-    network: Network, images: Tensor, runs: dict[str, int], sides: tuple[int, int]
-) -> dict[str, _Response]:
-    """What the layers' last runs make of the five images; nothing but numbers is kept."""
-    responses: dict[str, _Response] = {}
+    network: Network, runs: dict[str, int], sides: tuple[int, int], round_: int
+) -> dict[str, Response]:
+    """What the last of each layer's ``runs`` makes of the five images; nothing but numbers is kept."""
+    responses: dict[str, Response] = {}
     done: dict[str, int] = {}
-    latest: list[tuple[Tensor, int, _Response]] = []
+    latest: list[tuple[Tensor, int, Response]] = []
 
-    def note(name: str, output: Any) -> None:
-        done[name] = done.get(name, 0) + 1
-        if done[name] < runs[name]:
-            return
-        if (
-            not isinstance(output, Tensor)
-            or output.dim() != 4
-            or len(output) != 5
-            or not output.dtype.is_floating_point
-        ):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-            responses[name] = _Response(shape, {}, 0.0)
-            return
+    def respond(output: Any) -> Response:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+        if len(shape) != 4 or shape[0] != 5 or not output.is_floating_point():
+            return Response(shape, {}, 0.0)
         # A block often gives the very tensor of its last layer.
         if not latest or latest[0][0] is not output or latest[0][1] != output._version:
             changes, share = {}, 0.0
-            for last in _readings((1, *output.shape[1:]), sides):
-                changes[last], share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
-            latest[:] = [(output, output._version, _Response(tuple(output.shape), changes, share))]
-        responses[name] = latest[0][2]
+            for last in _layouts((1, *shape[1:]), sides):
+                change, share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
+                changes[last] = [change]
+            latest[:] = [(output, output._version, Response(shape, changes, share))]
+        _, _, seen = latest[0]
+        return seen._replace(changes={last: list(rounds) for last, rounds in seen.changes.items()})
 
-    _pass(network, images, runs, note)
+    def note(name: str, output: Any) -> None:
+        done[name] = done.get(name, 0) + 1
+        if done[name] >= runs[name]:
+            responses[name] = respond(output)
+
+    if runs:
+        _pass(network, quadrant_images(sides, round_), runs, note)
     return responses
 
 
@@ -314,7 +295,7 @@ def _pass(network: Network, images: Tensor, names: Collection[str], note: Callab
     handles = [network.module.get_submodule(name).register_forward_hook(watch(name)) for name in names]
     try:
         with torch.autocast(network.device.type, enabled=False):
-            network.unfolded_logits(images)
+            network.unfolded_logits(images.to(network.device))
     finally:
         for handle in handles:
             handle.remove()

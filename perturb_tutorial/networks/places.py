@@ -10,10 +10,14 @@ The mean is taken off because attention, squeeze-and-excitation and normalizatio
 into the 16 Hadamard contrasts of the quadrants' vertical sign y and horizontal sign x, (1, y, x, xy) of the change by
 (1, y, x, xy) of the response. How much a quadrant was changed, and how excitable a place is, drop out. A map has the
 contrasts y·y and x·x. A matrix of tokens has y·y, as its rows go down the image, but not x·x. The six that mix two
-signs are 0 in a map but for chance, so they say how large chance is.
+signs are 0 in a map but for chance, so they say how large chance is. In several rounds, each with other noise, L is
+their mean, and chance shrinks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,10 +33,11 @@ _SIGNS = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1,
 """1, y, x and xy at the quadrants top left, top right, bottom left, bottom right."""
 
 
-def quadrant_images(noise: Tensor) -> Tensor:
-    """The first of five images, and four times the same with one quadrant of another of them."""
+def quadrant_images(sides: tuple[int, int], round_: int) -> Tensor:
+    """x and the four x_q, 5×3×H×W; other noise in each round."""
+    noise = torch.rand(5, 3, *sides, generator=torch.Generator().manual_seed(round_))
     images = noise[:1].repeat(5, 1, 1, 1)
-    for number, (rows, columns) in enumerate(_quadrants(noise.shape[2], noise.shape[3]), start=1):
+    for number, (rows, columns) in enumerate(_quadrants(*sides), start=1):
         images[number, :, rows, columns] = noise[number, :, rows, columns]
     return images
 
@@ -59,22 +64,57 @@ def quadrant_changes(output: Tensor) -> tuple[Tensor, float]:
     return (by_channel / torch.maximum(typical, floor)[:, None]).mean(1), float(share)
 
 
-def answer_to_place(changes: Tensor) -> float:
-    """The smaller of the contrasts y·y and x·x of E, where both stand out from chance and every quadrant answers its
-    own change most; else 0.
+class Answer(NamedTuple):
+    """``contrast``: the smaller of y·y and x·x. ``chance``: the root mean square of the six that mix signs.
+    ``own``: every quadrant answers its own change most.
     """
-    if not changes.max() > 0:
-        return 0.0
-    logs = (changes / changes.max()).clamp(min=_LEAST_SHARE).log()
+
+    contrast: float
+    chance: float
+    own: bool
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the layer answers to place."""
+        return self.own and self.contrast > max(LEAST_CONTRAST, CHANCE * self.chance)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more rounds may tell."""
+        return not self.is_clear and self.contrast > max(LEAST_CONTRAST / 2, self.chance)
+
+
+def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
+    """The answer of a layer with these E."""
+    logs = torch.stack([(e / e.max().clamp(min=1e-300)).clamp(min=_LEAST_SHARE).log() for e in rounds]).mean(
+        0
+    )
     contrasts = _SIGNS @ logs @ _SIGNS.T / 16
     mixed = contrasts[1:, 1:][~torch.eye(3, dtype=torch.bool)]
-    answer = float(contrasts.diagonal()[1:3].min())
-    if answer <= max(LEAST_CONTRAST, CHANCE * float(mixed.square().mean().sqrt())):
-        return 0.0
     centered = logs - logs.mean(0) - logs.mean(1, keepdim=True)
-    own = torch.arange(4)
-    most = torch.equal(centered.argmax(0), own) and torch.equal(centered.argmax(1), own)
-    return answer if most else 0.0
+    own = all(torch.equal(centered.argmax(axis), torch.arange(4)) for axis in (0, 1))
+    return Answer(float(contrasts.diagonal()[1:3].min()), float(mixed.square().mean().sqrt()), own)
 
 
-__all__ = ["answer_to_place", "quadrant_changes", "quadrant_images"]
+class Response(NamedTuple):
+    """Of a layer's last run on five images: its shape, by ``channels_last`` E of each round, and the typical change
+    of a channel as a share of its largest value.
+    """
+
+    shape: tuple[int, ...]
+    changes: dict[bool, list[Tensor]]
+    share: float
+
+    @property
+    def answers(self) -> dict[bool, Answer]:
+        """By ``channels_last``, how the layer answers to place."""
+        return {last: answer_to_place(rounds) for last, rounds in self.changes.items()}
+
+    @property
+    def layout(self) -> bool | None:
+        """The ``channels_last`` by which the layer is a map; None by neither."""
+        clear = {last: answer.contrast for last, answer in self.answers.items() if answer.is_clear}
+        return max(clear, key=lambda last: clear[last]) if clear else None
+
+
+__all__ = ["Answer", "Response", "answer_to_place", "quadrant_changes", "quadrant_images"]
