@@ -351,3 +351,16 @@ def test_layers_of_the_book_are_maps(name):
         warnings.simplefilter("error")
         for layer in {roles.excitation_backprop, roles.grad_cam}:
             assert not layer_map(network, layer).channels_last
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_map_of_few_values_is_one(seed):
+    # 2×2 places of 8 channels, pooled from 5×5 with overlap: a single round leaves more to chance than to place.
+    torch.manual_seed(seed)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
+        nn.AvgPool2d(2, 1, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+    network = network_of(module, 16)
+    assert layer_map(network, "5") == LayerMap(8, 5, 5)
+    assert layer_map(network, "6") == LayerMap(8, 2, 2)

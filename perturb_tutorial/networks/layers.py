@@ -15,6 +15,7 @@ Which of the two layouts it has is decided by (b) and (c) as well.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,8 +28,11 @@ from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.network import Network
 from perturb_tutorial.networks.places import Response, quadrant_changes, quadrant_images
 
-_ROUNDS = 4
-"""Rounds of noise for a layer that one round leaves open, as it does where much is mixed over all of the image."""
+_ROUNDS = (4, 16)
+"""Rounds of noise for a layer that one round leaves open, and for one that four do: where much is mixed over all of
+the image, and where there are few values to average over."""
+_FEW_VALUES = 4096
+"""Values C·h·w below which one round decides for a layer, never against it."""
 _DOUBTFUL = 1000.0
 """A layer whose typical change is below so many roundings of its values is judged again in double precision."""
 
@@ -81,9 +85,23 @@ def layer_map(network: Network, layer: str) -> LayerMap:
     found = known.found[layer]
     if isinstance(found, LayerMap):
         return found
-    last = {form.size: name for name, form in layer_maps(network).items()}
-    named = ", ".join(list(last.values())[-5:]) or "none"
-    raise ValueError(f"layer: {layer!r} {found}; layers of {network.name} that are maps: {named}")
+    maps = _examples(network)
+    if not found:
+        raise ValueError(
+            f"layer: {layer!r} is not run in the forward pass; layers of {network.name} that are maps: {maps}"
+        )
+    raise ValueError(
+        f"layer: {layer!r} has no spatial features (expected N×C×h×w or N×h×w×C with h, w ≥ 2, got {found}); layers of "
+        f"{network.name} that are maps: {maps}"
+    )
+
+
+def _examples(network: Network) -> str:
+    """The names of maps of the most common sizes, the outermost and last of each, from the input on."""
+    maps = layer_maps(network)
+    sizes = [size for size, _ in Counter(form.size for form in maps.values()).most_common(5)]
+    of_size = [[name for name in maps if maps[name].size == size] for size in sorted(sizes, reverse=True)]
+    return ", ".join(min(reversed(names), key=lambda name: name.count(".")) for names in of_size) or "none"
 
 
 def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
@@ -117,8 +135,8 @@ class _Output(NamedTuple):
 class _Known:
     """What was found out about the layers of a module.
 
-    ``found``: a map, or why the layer is none. ``outputs``: of all layers in the order in which they were last done,
-    empty until all were looked at.
+    ``found``: a map, or what the layer gives instead. ``outputs``: of all layers in the order in which they were last
+    done, empty until all were looked at.
     """
 
     layers: tuple[tuple[str, int], ...]
@@ -151,41 +169,35 @@ def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, 
     resolution = _DOUBTFUL * torch.finfo(_precision(network)).eps
     small = [name for name, seen in responses.items() if 0 < seen.share < resolution and seen.layout is None]
     responses.update(_in_double_precision(network, {name: runs[name] for name in small}, known.sides))
-    unclear = [
-        name
-        for name, seen in responses.items()
-        if seen.layout is None and any(answer.is_open for answer in seen.answers.values())
-    ]
-    for number in range(1, _ROUNDS):
-        for name, seen in _responses(
-            network, {name: runs[name] for name in unclear}, known.sides, number
-        ).items():
-            for last, rounds in responses[name].changes.items():
-                rounds += seen.changes.get(last, [])
+    for before, rounds in zip((1, *_ROUNDS), _ROUNDS, strict=False):
+        unclear = {name: runs[name] for name, seen in responses.items() if seen.is_open(few=_FEW_VALUES)}
+        for number in range(before, rounds):
+            for name, again in _responses(network, unclear, known.sides, number).items():
+                for last, changes in responses[name].changes.items():
+                    changes += again.changes.get(last, [])
     for name in names:
         known.found[name] = _judged(outputs.get(name), responses.get(name), known.sides)
     return outputs
 
 
 def _judged(output: _Output | None, seen: Response | None, sides: tuple[int, int]) -> LayerMap | str:
-    """The map that an output is, or why it is none, to follow the layer's name."""
+    """The map that an output is, or what it is instead; nothing of a layer that is not run."""
     if output is None:
-        return "is not run in the forward pass"
-    expected = "has no spatial features (expected N×C×h×w or N×h×w×C with h, w ≥ 2"
+        return ""
     if isinstance(output.form, str):
-        return f"{expected}, got {output.form})"
-    got = f"{expected}, got {_times(output.form)} for one image"
+        return output.form
+    got = f"{_times(output.form)} for one image"
     if len(output.form) != 4:
-        return f"{got})"
+        return got
     if seen is None:
         if output.form[0] != 1:
-            return f"{got}, more than one row)"
-        return f"{got}, which has not the shape of the input, {_times(sides)})"
+            return f"{got}, more than one row"
+        return f"{got}, which has not the shape of the input, {_times(sides)}"
     if seen.shape != (5, *output.form[1:]):
-        return f"{got} and {_times(seen.shape)} for five)"
+        return f"{got} and {_times(seen.shape)} for five"
     channels_last = seen.layout
     if channels_last is None:
-        return f"{got}, whose places do not answer to the places of the image)"
+        return f"{got}, whose places do not answer to the places of the image"
     channels, (height, width) = _sizes(output.form, channels_last)
     return LayerMap(channels, height, width, channels_last, output.runs)
 

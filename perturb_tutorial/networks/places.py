@@ -16,6 +16,7 @@ their mean, and chance shrinks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -115,6 +116,15 @@ class Response(NamedTuple):
         """The ``channels_last`` by which the layer is a map; None by neither."""
         clear = {last: answer.contrast for last, answer in self.answers.items() if answer.is_clear}
         return max(clear, key=lambda last: clear[last]) if clear else None
+
+    def is_open(self, few: int) -> bool:
+        """Whether more rounds may show the layer to be a map; with fewer than ``few`` values one is not enough."""
+        if self.layout is not None or not self.share > 0:
+            return False
+        first = max((len(rounds) for rounds in self.changes.values()), default=0) == 1
+        return (first and math.prod(self.shape[1:]) < few) or any(
+            answer.is_open for answer in self.answers.values()
+        )
 
 
 __all__ = ["Answer", "Response", "answer_to_place", "quadrant_changes", "quadrant_images"]
