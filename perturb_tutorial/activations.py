@@ -1,6 +1,6 @@
 """Masks on a layer's output (§6.4): which places of a layer carry the evidence?
 
-A layer gives activations a of C×h×w for an image. The mask m ∈ [0, 1]^(h×w) lies on them, shared by the
+A layer gives activations a of C×h×w (or h×w×C) for an image. The mask m ∈ [0, 1]^(h×w) lies on them, shared by the
 channels, and nothing is upsampled, softened or jittered; the perturbation is the constant 0:
 
     deletion      min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + Σ_{c∈C} f_c(a · m)
@@ -37,7 +37,6 @@ from perturb_tutorial.initialization import (
 from perturb_tutorial.layers import (
     PAPER_LAYERS,
     example_image,
-    is_spatial,
     paper_layers,
     resolve_layer,
     spatial_sizes,
@@ -47,6 +46,7 @@ from perturb_tutorial.masks import disc_grids
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
 from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.layers import LayerMap, layer_map
 from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
@@ -91,12 +91,13 @@ def learn_activation_masks(
     """A mask on the output of ``layer`` for each of N images.
 
     ``images``, ``targets``, ``seed``, ``device``, ``batch_size`` and ``progress`` as in :func:`learn_masks`.
-    ``layer``: a name out of ``network.layers`` whose output is N×C×h×w with h·w > 1, or the paper's name
-    (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times, its last run.
+    ``layer``: a name out of ``network.layers`` whose output is a map of the image, N×C×h×w or N×h×w×C with
+    h, w ≥ 2, or the paper's name (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times,
+    its last run.
     ``settings``: None is :func:`layer_settings`. Of others, game, iterations, learning rate, λ₁, λ₂, β and
     start are used; grid, softening, jitter and perturbation are always those of this module, as
-    ``Masks.settings`` tells. Errors: ``ValueError`` for a layer without spatial output and for arguments of
-    the wrong form.
+    ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image and for
+    arguments of the wrong form.
     """
     network.check_images(images)
     if len(images) == 0:
@@ -198,28 +199,22 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
 
 
 class _Place(NamedTuple):
-    """Where a mask lies: the layer, its (h, w), how often it runs in a pass, and whether the folded copy will
-    do.
-    """
+    """Where a mask lies: the layer, the form of its output, and whether the folded copy will do."""
 
     layer: str
-    size: tuple[int, int]
-    runs: int
+    form: LayerMap
     folded: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.form.size
 
 
 def _place(network: Network, layer: str) -> _Place:
-    """``layer`` after a look at what it gives; ``ValueError`` where that is nothing with places."""
+    """``layer`` after a look at what it gives; ``ValueError`` where that is no map of the image."""
     name = resolve_layer(network, layer)
-    outputs = _outputs(network, name, folded=False)
-    wanted = f"layer: expected one whose output is N×C×h×w with h·w > 1; {layer!r} of {network.name}"
-    if not outputs:
-        raise ValueError(f"{wanted} is not run")
-    last = outputs[-1]
-    if not is_spatial(last):
-        got = "×".join(map(str, last.shape)) if isinstance(last, Tensor) else type(last).__name__
-        raise ValueError(f"{wanted} gives {got}; such layers: {', '.join(stage_layers(network)) or 'none'}")
-    return _Place(name, (last.shape[2], last.shape[3]), len(outputs), _same_when_folded(network, name))
+    return _Place(name, layer_map(network, name), _same_when_folded(network, name))
 
 
 def _module(network: Network, place: _Place) -> nn.Module:
@@ -237,7 +232,7 @@ def _same_when_folded(network: Network, layer: str) -> bool:
         outputs, folded = (_outputs(on_cpu, layer, folded=copy) for copy in (False, True))
     except Exception:  # a module that runs on its own device only
         return False
-    if len(folded) != len(outputs) or not is_spatial(folded[-1]) or folded[-1].shape != outputs[-1].shape:
+    if len(folded) != len(outputs) or getattr(folded[-1], "shape", None) != outputs[-1].shape:
         return False
     difference = (outputs[-1] - folded[-1]).abs().max()
     return bool(difference <= FOLDED_TOLERANCE * outputs[-1].abs().max().clamp(min=1))
@@ -247,13 +242,14 @@ def _same_when_folded(network: Network, layer: str) -> bool:
 def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
     """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
     module = _module(network, place)
+    mask = place.form.as_output(mask)
     done = 0
 
     @of_this_thread
     def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         nonlocal done
         done += 1
-        return (output * mask).to(output.dtype) if done == place.runs else None
+        return (output * mask).to(output.dtype) if done == place.form.runs else None
 
     handle = module.get_submodule(place.layer).register_forward_hook(hook)
     try:

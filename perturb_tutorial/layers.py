@@ -1,17 +1,15 @@
-"""The layers that masks can lie on (§6.4): which have places, how large they are, and the paper's names.
+"""The layers that masks can lie on (§6.4): how large they are, stages, and the paper's names.
 
-A layer has places when its output is N×C×h×w with h·w > 1. A stage is a run of layers of one size.
+A mask can lie on a layer whose output is a map of the image (module ``networks.layers``). A stage is a run of
+layers of one size.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
+from typing import NamedTuple
 
 from perturb_tutorial.networks import Network
-from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.layers import example_image, layer_maps
 
 
 class LayerRow(NamedTuple):
@@ -63,28 +61,8 @@ def resolve_layer(network: Network, layer: str) -> str:
 
 
 def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
-    """(h, w) of each layer with an output N×C×h×w, h·w > 1, in the order in which they were last done."""
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def watch(name: str) -> Any:
-        @of_this_thread
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            sizes.pop(name, None)
-            if is_spatial(output):
-                sizes[name] = (output.shape[2], output.shape[3])
-
-        return hook
-
-    handles = [
-        layer.register_forward_hook(watch(name)) for name, layer in network.module.named_modules() if name
-    ]
-    try:
-        with torch.inference_mode():
-            network.unfolded_logits(example_image(network))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
+    """(h, w) of each layer whose output is a map of the image, in the order in which they were last done."""
+    return {name: form.size for name, form in layer_maps(network).items()}
 
 
 def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
@@ -96,7 +74,7 @@ def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
     """
     sizes = spatial_sizes(network)
     rows = paper_layers(network)
-    if rows:
+    if rows and all(row.layer in sizes for row in rows):
         return {row.layer: sizes[row.layer] for row in rows}
 
     def holds_stages(name: str) -> bool:
@@ -113,13 +91,12 @@ def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
     return {name: size for size, name in sorted(stages.items(), reverse=True)}
 
 
-def is_spatial(output: object) -> bool:
-    """Whether a layer's output is N×C×h×w with h·w > 1."""
-    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
-
-
-def example_image(network: Network) -> Tensor:
-    """A gray image with a little noise, 1×3×S×S: a flat one would leave whole layers without a signal."""
-    size = network.input_size
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return (0.3 + 0.4 * noise).to(network.device)
+__all__ = [
+    "PAPER_LAYERS",
+    "LayerRow",
+    "example_image",
+    "paper_layers",
+    "resolve_layer",
+    "spatial_sizes",
+    "stage_layers",
+]

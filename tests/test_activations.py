@@ -234,13 +234,14 @@ def test_hooks_are_taken_away_also_after_an_error(tiny, noise_images):
 
 def test_layers_without_places_are_refused_in_one_sentence(tiny, noise_images):
     with pytest.raises(
-        ValueError, match=r"layer: expected one whose output is N×C×h×w .* '8' .* gives 1×5; such layers: "
+        ValueError,
+        match=r"layer: '8' has no spatial features .* got 1×5 for one image\); .* are maps: 2, 5, 6$",
     ):
         learn_activation_masks(tiny, noise_images, 0, "8")
     with pytest.raises(ValueError, match=r"layer: .* has no layer 'convolution'"):
         learn_activation_masks(tiny, noise_images, 0, "convolution")
     network = pt.Network(Twice(), input_size=32, device="cpu")
-    with pytest.raises(ValueError, match=r"'unused' of Twice is not run"):
+    with pytest.raises(ValueError, match=r"layer: 'unused' is not run in the forward pass; layers of Twice"):
         learn_activation_masks(network, noise_images, 0, "unused")
     for changes, message in (
         ({"images": noise_images[:0], "targets": []}, "images: expected at least one image, got none"),

@@ -2,7 +2,8 @@
 
     S(u) = max(0, Σ_k α_k A_k(u)),   α_k = mean over u of dz_C / dA_k(u)
 
-A is the layer's output, C×h×w, z_C the mean logit of the target classes.
+A is the layer's output, C×h×w (or h×w×C, in a network that keeps its channels last), z_C the mean logit of the
+target classes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from perturb_tutorial.baselines.batches import Progress, maps_in_batches
 from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.baselines.passes import forward_pass
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.layers import layer_map
 
 
 def grad_cam(
@@ -33,10 +35,12 @@ def grad_cam(
     result.
     """
     name = resolve_layer(network, layer, "grad_cam")
+    form = layer_map(network, name)
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
         run = forward_pass(network, batch, name)
-        alpha = run.gradient(weights).mean((2, 3), keepdim=True)
-        return (alpha * run.read.detach()).sum(1, keepdim=True).clamp(min=0)
+        features = form.channels_first(run.read.detach())
+        alpha = form.channels_first(run.gradient(weights)).mean((2, 3), keepdim=True)
+        return (alpha * features).sum(1, keepdim=True).clamp(min=0)
 
     return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)

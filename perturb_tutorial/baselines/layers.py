@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from perturb_tutorial.baselines.batches import number_format
 from perturb_tutorial.networks import Network
-from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.layers import LayerMap, later_tokens, layer_map, layer_maps
 
 Role = Literal["excitation_backprop", "grad_cam"]
 
@@ -52,66 +48,57 @@ def resolve_layer(network: Network, layer: str | None, role: Role) -> str:
     """``layer`` if it is named, else the one that plays ``role`` in ``network``; a guess is told in a
     warning.
 
-    Errors: ``ValueError`` for an unknown layer (names the nearest) and for a network without spatial
-    features.
+    Errors: ``ValueError`` for a layer that is unknown (names the nearest), not run or no map of the image, and for a
+    network without one.
     """
     if layer is not None:
-        network.layer(layer)
+        form = layer_map(network, layer)
+        if form.channels_last and role == "excitation_backprop":
+            raise ValueError(
+                f"layer: {role} reads maps N×C×h×w, {layer!r} keeps its channels last ({_told(form)}); name another"
+            )
         return layer
     roles = ROLES.get(network.name.partition(" ")[0])
     if roles is not None and getattr(roles, role) in network.layers:
         return str(getattr(roles, role))
-    name, shape = _guess(network, role)
-    size = "×".join(map(str, shape))
+    name, form = _guess(network, role)
+    tokens = later_tokens(network, name)
+    after = (
+        f"; layers after it give tokens ({'×'.join(map(str, tokens))}), which are not read" if tokens else ""
+    )
     warnings.warn(
-        f"{role}: no layer is known for {network.name}, it reads {name!r} ({size}); layer=NAME is another",
+        f"{role}: no layer is known for {network.name}, it reads {name!r} ({_told(form)}){after}; layer=NAME is "
+        "another",
         stacklevel=4,
     )
     return name
 
 
-def _guess(network: Network, role: Role) -> tuple[str, tuple[int, ...]]:
-    """Grad-CAM: the last layer with spatial features. Excitation backprop: the one nearest to ⅛ of the
-    input's side, the outermost and last of equals, so that a stage is taken rather than a part of it.
+def _told(form: LayerMap) -> str:
+    """The form of a map for one image: 512×7×7, or with channels last 7×7×512."""
+    return "×".join(
+        map(str, (*form.size, form.channels) if form.channels_last else (form.channels, *form.size))
+    )
+
+
+def _guess(network: Network, role: Role) -> tuple[str, LayerMap]:
+    """Grad-CAM: the last layer whose output is a map. Excitation backprop: the one nearest to ⅛ of the
+    input's side, the outermost and last of equals, so that a stage is taken rather than a part of it; its rules
+    are of networks whose channels come first.
     """
-    shapes = _spatial_shapes(network)
-    if not shapes:
+    maps = layer_maps(network)
+    if role == "excitation_backprop":
+        maps = {name: form for name, form in maps.items() if not form.channels_last}
+    if not maps:
         raise ValueError(
-            f"layer: {role} needs spatial features (C×h×w with h·w > 1), no layer of {network.name} has any"
+            f"layer: {role} needs spatial features (C×h×w with h, w ≥ 2), no layer of {network.name} has any"
         )
     if role == "grad_cam":
-        return list(shapes.items())[-1]
+        return list(maps.items())[-1]
     wanted = network.input_size / EXCITATION_SCALE
 
-    def distance(item: tuple[str, tuple[int, ...]]) -> tuple[float, int]:
-        name, shape = item
-        return abs(math.log(math.sqrt(shape[1] * shape[2]) / wanted)), name.count(".")
+    def distance(item: tuple[str, LayerMap]) -> tuple[float, int]:
+        name, form = item
+        return abs(math.log(math.sqrt(form.height * form.width) / wanted)), name.count(".")
 
-    return min(reversed(list(shapes.items())), key=distance)
-
-
-def _spatial_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """C×h×w of every layer that has spatial features, in the order in which they were last done."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def watch(name: str) -> Any:
-        @of_this_thread
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            shapes.pop(name, None)
-            if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                shapes[name] = tuple(output.shape[1:])
-
-        return hook
-
-    handles = [
-        layer.register_forward_hook(watch(name)) for name, layer in network.module.named_modules() if name
-    ]
-    try:
-        with torch.inference_mode():
-            gray = torch.full((1, 3, network.input_size, network.input_size), 0.5, device=network.device)
-            gray = gray.to(number_format(network))
-            network.unfolded_logits(gray)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
+    return min(reversed(list(maps.items())), key=distance)

@@ -25,7 +25,8 @@ INTERNAL = {
     # What a reader calls is reached through the packages above them.
     "_resources", "baselines.batches", "baselines.excitation_rules", "baselines.layers", "baselines.occluders",
     "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store",
-    "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks", "networks.steady",
+    "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks", "networks.places",
+    "networks.steady",
 }  # fmt: skip
 
 
