@@ -172,7 +172,8 @@ class _Joint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, grid: Tensor, runtime: Any, *inputs: Tensor) -> Tensor:
-        score, gradient = runtime(grid, *inputs)
+        scores: tuple[Tensor, Tensor] = runtime(grid, *inputs)
+        score, gradient = scores
         ctx.save_for_backward(gradient)
         return score
 
@@ -194,7 +195,7 @@ class _Windows:
             return shift(pictures, *self.shifts[step], self.side)
         pixels = self._pixels.index_select(0, self._numbers.index_select(0, step))[0]
         chosen = pictures.flatten(-2).index_select(-1, pixels)
-        return chosen.unflatten(-1, (self.side, self.side))
+        return chosen.view(*pictures.shape[:-2], self.side, self.side)
 
     @cached_property
     def _occurring(self) -> list[tuple[int, int]]:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from perturb_tutorial.baselines.batches import Progress, check, exact_gradients, in_batches, number_format
+from perturb_tutorial.baselines.batches import Progress, check, exact_gradients, number_format
+from perturb_tutorial.batches import in_batches
 from perturb_tutorial.masks import blur, discs
 from perturb_tutorial.networks import Network
 from perturb_tutorial.settings import REFERENCE_SIZE
