@@ -23,9 +23,10 @@ BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "_resources", "baselines.batches", "baselines.excitation_rules", "baselines.layers", "baselines.occluders",
-    "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store",
-    "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks", "networks.steady",
+    "_resources", "backward_rules", "baselines.batches", "baselines.excitation_rules", "baselines.layers",
+    "baselines.occluders", "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine",
+    "benchmarks.store", "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks",
+    "networks.steady",
 }  # fmt: skip
 
 
