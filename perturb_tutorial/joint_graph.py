@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from perturb_tutorial.backward_rules import BACKWARD, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
@@ -41,6 +42,10 @@ OPSET = 18
 HALVED_FROM = 100
 """Numbers from which a layer's weight is halved; the mean and deviation of the normalization have three."""
 _MISSING = "the joint graph needs the packages onnx and onnxscript: run: pip install 'perturb_tutorial[onnx]'"
+_NO_GRADIENT = (
+    "network: expected logits with a gradient, got some that do not depend on the mask; is the module's forward "
+    "under torch.no_grad or inference_mode?"
+)
 _UNKNOWN = "network: {name} has {what}; engine='torch' works with it"
 
 
@@ -86,9 +91,16 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     example = _example(network, settings, batch_size)
     function = joint_function(network, settings)
     try:
-        graph = make_fx(function, decomposition_table=BACKWARD)(*example)
+        # Attention as its matrix products: a fused one has a backward pass that no file can express.
+        with sdpa_kernel(SDPBackend.MATH):
+            graph = make_fx(function, decomposition_table=BACKWARD)(*example)
+    except ValueError:
+        raise
     except NotImplementedError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
+    except Exception as error:  # whatever a module does that cannot be recorded, such as an if on its input
+        what = f"a step that cannot be recorded ({type(error).__name__}: {_first_line(error)})"
+        raise ValueError(_UNKNOWN.format(name=network.name, what=what)) from error
     clips_from_outputs(graph)
     pools_without_indices(graph)
     return graph
@@ -112,6 +124,8 @@ def joint_function(
             output = module(network.normalize(pixels))
             probabilities = (output if isinstance(output, Tensor) else output.logits).softmax(1)
             score = (probabilities * weights).sum(1)
+            if not score.requires_grad:
+                raise ValueError(_NO_GRADIENT)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()
 
@@ -150,7 +164,26 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
     for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
+    _separate_transposed_weights(model)
     return model
+
+
+def _separate_transposed_weights(model: Any) -> None:
+    """In place: the weight of a transposed convolution is an initializer of its own.
+
+    OpenVINO takes the weight that it has arranged for the convolution of the forward pass where the two share one
+    initializer and have as many input as output channels, and that arrangement is the wrong one.
+    """
+    weights = {item.name: item for item in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        if node.op_type == "ConvTranspose" and node.input[1] in weights:
+            own = model.graph.initializer.add()
+            own.CopyFrom(weights[node.input[1]])
+            own.name = node.input[1] = f"{own.name}_transposed{index}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def with_half_weights(network: Network) -> Network:

@@ -25,7 +25,7 @@ INTERNAL = {
     # What a reader calls is reached through the packages above them.
     "_resources", "backward_rules", "baselines.batches", "baselines.excitation_rules", "baselines.layers",
     "baselines.occluders", "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine",
-    "benchmarks.store", "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks",
+    "benchmarks.store", "cli", "engine_check", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks",
     "networks.steady",
 }  # fmt: skip
 
