@@ -10,31 +10,27 @@ A runtime without automatic differentiation can optimize a mask once the gradien
 x and x′ are pixels in [0, 1]; normalization and upsampling are in the graph, the regularizers, Adam and the
 jitter (both pictures shifted) are the caller's. w is 1 for each target class.
 
-The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer
-and is written in operations that every runtime has: the gradient of a convolution is a convolution with the
-turned weight where the stride is 1 and a transposed one elsewhere; max pooling finds its maxima again by comparing.
-A clipped unit (ReLU6) takes its gradient from its output, so that a runtime can merge the clip into the
-convolution before it.
+The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer,
+in operations that every runtime has (module ``backward_rules``).
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import operator
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
-from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from perturb_tutorial.backward_rules import BACKWARD, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
@@ -46,9 +42,11 @@ OPSET = 18
 HALVED_FROM = 100
 """Numbers from which a layer's weight is halved; the mean and deviation of the normalization have three."""
 _MISSING = "the joint graph needs the packages onnx and onnxscript: run: pip install 'perturb_tutorial[onnx]'"
+_NO_GRADIENT = (
+    "network: expected logits with a gradient, got some that do not depend on the mask; is the module's forward "
+    "under torch.no_grad or inference_mode?"
+)
 _UNKNOWN = "network: {name} has {what}; engine='torch' works with it"
-
-aten = torch.ops.aten
 
 
 def export_joint_graph(
@@ -93,11 +91,18 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     example = _example(network, settings, batch_size)
     function = joint_function(network, settings)
     try:
-        graph = make_fx(function, decomposition_table=_BACKWARD)(*example)
+        # Attention as its matrix products: a fused one has a backward pass that no file can express.
+        with sdpa_kernel(SDPBackend.MATH):
+            graph = make_fx(function, decomposition_table=BACKWARD)(*example)
+    except ValueError:
+        raise
     except NotImplementedError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
-    _clip_from_output(graph)
-    _pools_without_indices(graph)
+    except Exception as error:  # whatever a module does that cannot be recorded, such as an if on its input
+        what = f"a step that cannot be recorded ({type(error).__name__}: {_first_line(error)})"
+        raise ValueError(_UNKNOWN.format(name=network.name, what=what)) from error
+    clips_from_outputs(graph)
+    pools_without_indices(graph)
     return graph
 
 
@@ -119,6 +124,8 @@ def joint_function(
             output = module(network.normalize(pixels))
             probabilities = (output if isinstance(output, Tensor) else output.logits).softmax(1)
             score = (probabilities * weights).sum(1)
+            if not score.requires_grad:
+                raise ValueError(_NO_GRADIENT)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()
 
@@ -157,7 +164,26 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
     for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
+    _separate_transposed_weights(model)
     return model
+
+
+def _separate_transposed_weights(model: Any) -> None:
+    """In place: the weight of a transposed convolution is an initializer of its own.
+
+    OpenVINO takes the weight that it has arranged for the convolution of the forward pass where the two share one
+    initializer and have as many input as output channels, and that arrangement is the wrong one.
+    """
+    weights = {item.name: item for item in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        if node.op_type == "ConvTranspose" and node.input[1] in weights:
+            own = model.graph.initializer.add()
+            own.CopyFrom(weights[node.input[1]])
+            own.name = node.input[1] = f"{own.name}_transposed{index}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def with_half_weights(network: Network) -> Network:
@@ -187,222 +213,6 @@ def _example(network: Network, settings: MaskSettings, count: int) -> tuple[Tens
         for channels, side in ((1, cells), (3, size), (3, size))
     )
     return mask, image, background, torch.zeros(count, network.class_count)
-
-
-def _convolution_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    weight: Tensor,
-    bias_sizes: Sequence[int] | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, None, None]:
-    """The gradient of a convolution with respect to its input, itself a convolution."""
-    if transposed or wanted[1] or wanted[2]:
-        raise NotImplementedError("a transposed convolution or a trainable one")
-    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if all(step == 1 for step in stride) and all(r >= p for r, p in zip(reach, padding, strict=True)):
-        turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-        if any(reach):
-            turned = turned.flip(list(range(2, weight.dim())))
-        around = [r - p for r, p in zip(reach, padding, strict=True)]
-        none = [0] * len(around)
-        return (
-            aten.convolution(gradient, turned, None, stride, around, dilation, False, none, groups),
-            None,
-            None,
-        )
-    whole = [
-        (n - 1) * s - 2 * p + r + 1
-        for n, s, p, r in zip(gradient.shape[2:], stride, padding, reach, strict=True)
-    ]
-    extra = [n - w for n, w in zip(inputs.shape[2:], whole, strict=True)]
-    return (
-        aten.convolution(gradient, weight, None, stride, padding, dilation, True, extra, groups),
-        None,
-        None,
-    )
-
-
-def _max_pool_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil: bool,
-    indices: Tensor,
-) -> Tensor:
-    """Each output's gradient goes to the first input of its window that equals it, row by row.
-
-    Runtimes are slow at the indices of maxima and at scattering, so neither is used. A maximum over a rectangle is
-    one over its rows' maxima, and so is the way back: down the columns of windows, then along their rows.
-    """
-    kernel, stride, padding, dilation = (_pair(v) for v in (kernel, stride or kernel, padding, dilation))
-    rows = aten.max_pool2d_with_indices(
-        inputs, [1, kernel[1]], [1, stride[1]], [0, padding[1]], [1, dilation[1]], ceil
-    )[0]
-    output = aten.max_pool2d_with_indices(inputs, kernel, stride, padding, dilation, ceil)[0]
-    for axis, source, result in ((2, rows, output), (3, inputs, rows)):
-        at = axis - 2
-        gradient = _max_backward(
-            gradient, source, result, axis, kernel[at], stride[at], padding[at], dilation[at]
-        )
-    return gradient
-
-
-def _max_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    output: Tensor,
-    axis: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-) -> Tensor:
-    """The same along one axis: the k-th inputs of all windows are taken at once and compared with the outputs."""
-    size, count = inputs.shape[axis], output.shape[axis]
-    windows, places = np.arange(count), np.arange(size)
-    lowest = torch.finfo(inputs.dtype).min
-    left, zero = gradient, gradient.new_zeros(())
-    parts: list[Tensor] = []
-    for first in range(-padding, kernel * dilation - padding, dilation):
-        hit = _take(inputs, axis, windows * stride + first, lowest) == output
-        part, left = torch.where(hit, left, zero), torch.where(hit, zero, left)
-        window, between = np.divmod(places - first, stride)
-        parts.append(_take(part, axis, np.where(between == 0, window, -1), 0.0))
-    return sum(parts[1:], start=parts[0])
-
-
-def _take(values: Tensor, axis: int, places: NDArray[np.int64], outside: float) -> Tensor:
-    """``values`` at ``places`` along an axis of four, and ``outside`` where a place is none of theirs."""
-    size = values.shape[axis]
-
-    def padded(before: int, after: int) -> Tensor:
-        if before == after == 0:
-            return values
-        around = [0, 0] * (3 - axis) + [before, after]  # the last axis comes first
-        result: Tensor = aten.constant_pad_nd(values, around, outside)
-        return result
-
-    first, last = int(places[0]), int(places[-1])
-    if bool((np.diff(places) == 1).all()):  # a slice, which is cheaper than a gather
-        before = max(0, -first)
-        return padded(before, max(0, last + 1 - size)).narrow(axis, first + before, len(places))
-    inside = (places >= 0) & (places < size)
-    return padded(0, 1).index_select(axis, torch.from_numpy(np.where(inside, places, size)))
-
-
-def _pair(value: Sequence[int]) -> tuple[int, int]:
-    return (value[0], value[-1])
-
-
-def _average_pool_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil: bool,
-    padding_counts: bool,
-    divisor: int | None,
-) -> Tensor:
-    """Average pooling is y = P x Qᵀ with a matrix for each axis, and its gradient Pᵀ g Q."""
-    if divisor is not None:
-        raise NotImplementedError("an average pooling with a divisor of its own")
-    matrices = []
-    for axis in (0, 1):
-        size, pad = inputs.shape[2 + axis], padding[axis % len(padding)]
-        step = (stride or kernel)[axis % len(stride or kernel)]
-        window = kernel[axis % len(kernel)]
-        matrix = np.zeros((gradient.shape[2 + axis], size), np.float32)
-        for row in range(len(matrix)):
-            first, last = row * step - pad, min(row * step - pad + window, size + pad)
-            inside = slice(max(first, 0), min(last, size))
-            matrix[row, inside] = 1 / (last - first if padding_counts else inside.stop - inside.start)
-        matrices.append(torch.from_numpy(matrix))
-    return matrices[0].T @ gradient @ matrices[1]
-
-
-def _adaptive_pool_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
-    """The same for windows from ⌊o n / k⌋ to ⌈(o + 1) n / k⌉, n places averaged to k."""
-    matrices = []
-    for size, places in zip(inputs.shape[2:], gradient.shape[2:], strict=True):
-        matrix = np.zeros((places, size), np.float32)
-        for row in range(places):
-            first, last = row * size // places, -(-(row + 1) * size // places)
-            matrix[row, first:last] = 1 / (last - first)
-        matrices.append(torch.from_numpy(matrix))
-    return matrices[0].T @ gradient @ matrices[1]
-
-
-_BACKWARD: dict[Any, Callable[..., Any]] = {
-    **get_decompositions(
-        [
-            aten.elu_backward,
-            aten.gelu_backward,
-            aten.hardsigmoid_backward,
-            aten.hardswish_backward,
-            aten.leaky_relu_backward,
-            aten.native_batch_norm_backward,
-            aten.native_group_norm_backward,
-            aten.native_layer_norm_backward,
-            aten.sigmoid_backward,
-            aten.silu_backward,
-            aten.softplus_backward,
-            aten.tanh_backward,
-        ]
-    ),
-    aten.convolution_backward.default: _convolution_backward,
-    aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
-    aten.avg_pool2d_backward.default: _average_pool_backward,
-    aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
-}
-
-
-def _clip_from_output(graph: fx.GraphModule) -> None:
-    """In place: gradients of clips (ReLU6) read the clip's output, low < y < high, instead of its input."""
-    clips = {node.args: node for node in graph.graph.nodes if node.target == aten.hardtanh.default}
-    for node in list(graph.graph.nodes):
-        if node.target != aten.hardtanh_backward.default:
-            continue
-        gradient, inputs, low, high = node.args
-        output = clips.get((inputs, low, high), inputs)
-        call = graph.graph.call_function
-        with graph.graph.inserting_before(node):
-            above, below = call(aten.gt.Scalar, (output, low)), call(aten.lt.Scalar, (output, high))
-            inside = call(aten.logical_and.default, (above, below))
-            zero = call(aten.scalar_tensor.default, (0.0,))
-            node.replace_all_uses_with(call(aten.where.self, (inside, gradient, zero)))
-        graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _pools_without_indices(graph: fx.GraphModule) -> None:
-    """In place: one max pooling where forward and backward ask for the same, and no indices, for nobody reads them."""
-    pools: dict[Any, fx.Node] = {}
-    for node in list(graph.graph.nodes):
-        if node.target != aten.max_pool2d_with_indices.default:
-            continue
-        key = repr(node.args)
-        if key not in pools:
-            with graph.graph.inserting_before(node):
-                pools[key] = graph.graph.call_function(aten.max_pool2d.default, node.args)
-            pools[key].meta = {"val": node.meta["val"][0]}
-        for value in list(node.users):
-            if value.target is operator.getitem and value.args[1] == 0:
-                value.replace_all_uses_with(pools[key])
-                graph.graph.erase_node(value)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
 
 
 def _halve(model: Any, upsampling: set[int]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial import joint_graph
+from perturb_tutorial import backward_rules, joint_graph
 from perturb_tutorial.joint_graph import (
     INPUTS,
     OUTPUTS,
@@ -123,7 +123,7 @@ def test_max_pooling_sends_a_gradient_to_the_first_of_equals(options):
     (expected,) = torch.autograd.grad(output, wanted, gradient)
     settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     settings = [[value] * 2 if isinstance(value, int) else list(value) for value in settings]
-    got = joint_graph._max_pool_backward(gradient, inputs, *settings, pool.ceil_mode, None)
+    got = backward_rules._max_pool_backward(gradient, inputs, *settings, pool.ceil_mode, None)
     torch.testing.assert_close(got, expected)
 
 

@@ -218,7 +218,7 @@ def graph_inputs() -> str:
     from perturb_tutorial.networks import weights_file
 
     package = ROOT / "perturb_tutorial"
-    sources = [package / name for name in ("joint_graph.py", "masks.py", "settings.py")]
+    sources = [package / name for name in ("joint_graph.py", "backward_rules.py", "masks.py", "settings.py")]
     sources += [*sorted((package / "networks").glob("*.py")), Path(__file__)]
     weights = weights_file(NETWORK)
     if weights is None:

@@ -23,9 +23,11 @@ BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "_resources", "baselines.batches", "baselines.excitation_rules", "baselines.layers", "baselines.occluders",
-    "baselines.passes", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store",
-    "cli", "files", "onnx_engine", "speed", "networks.folding", "networks.hooks", "networks.places",
+    "_resources", "backward_rules", "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
+    "baselines.layers", "baselines.occluders", "baselines.passes", "baselines.readable_pass", "baselines.rectifiers",
+    "batches", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store", "canvas", "cli",
+    "compiled", "engine_check", "files", "onnx_engine", "recording", "speed", "networks.arithmetic", "networks.checks",
+    "networks.folding", "networks.hooks", "networks.places", "_forks",
     "networks.steady",
 }  # fmt: skip
 
