@@ -48,7 +48,7 @@ from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
 from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.layers import LayerMap, layer_map
 from perturb_tutorial.networks.steady import steady_rows
-from perturb_tutorial.objectives import class_sets, class_weights, target_score
+from perturb_tutorial.objectives import class_weights, mask_sets, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings, check_seed
@@ -104,7 +104,7 @@ def learn_activation_masks(
         raise ValueError("images: expected at least one image, got none")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    sets, seed = class_sets(targets, len(images), network.class_count), check_seed(seed)
+    sets, seed = mask_sets(targets, len(images), network.class_count), check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
     place = _place(network, layer)
     used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)

@@ -26,8 +26,7 @@ def class_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
     ``targets``: an int (for all images), N ints, or N sets of ints; NumPy and torch integers too. A class that stands
     twice in a set counts once.
     Errors: ``ValueError`` for another number than ``count``, for an empty set, for an index outside
-    0 … ``classes`` − 1, for rows of 0 and 1 that mark classes (one-hot), and for a set of all classes, whose scores
-    sum to 1 on any image.
+    0 … ``classes`` − 1, and for rows of 0 and 1 that mark classes (one-hot).
     """
     targets = _plain(targets)
     if _is_index(targets):
@@ -60,27 +59,34 @@ def _class_set(item: Any, classes: int) -> list[int]:
     outside = [int(member) for member in members if not 0 <= member < classes]
     if outside:
         raise ValueError(f"targets: expected class indices from 0 to {classes - 1}, got {outside[0]}")
-    chosen = sorted({int(member) for member in members})
-    if len(chosen) == classes:
+    return sorted({int(member) for member in members})
+
+
+def mask_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
+    """:func:`class_sets` for an objective of softmax scores: no set may hold all classes, whose scores sum to 1."""
+    sets = class_sets(targets, count, classes)
+    if any(len(members) == classes for members in sets):
         raise ValueError(
-            f"targets: expected fewer than all {classes} classes in a set, got all, whose scores sum to 1 on any image"
+            f"targets: expected fewer than all {classes} classes in a set, got all, whose scores sum to 1 under any mask"
         )
-    return chosen
+    return sets
 
 
 def _refuse_marks(items: list[Any], classes: int) -> None:
     """Raises for rows that mark classes by 0 and 1 instead of naming them.
 
-    A row as long as there are classes is one: as a set of indices it would name 0 and 1 over and over. Rows of any
-    other length are, where each of them has one 1 among at least two 0.
+    A row as long as there are classes is one: as a set of indices it would name 0 and 1 over and over. (Of two classes
+    [0, 1] could be meant either way; the set {0, 1} cannot.) Rows of any other length are, where each of them has
+    one 1 among at least two 0.
     """
     rows = [[_plain(mark) for mark in item] for item in items if isinstance(item, list | tuple)]
     marks = [row for row in rows if len(row) > 1 and all(_is_mark(mark) for mark in row)]
-    one_hot = len(marks) == len(items) and all(len(row) > 2 and sum(row) == 1 for row in marks)
+    one_hot = 0 < len(marks) == len(items) and all(len(row) > 2 and sum(row) == 1 for row in marks)
     if one_hot or any(len(row) == classes or not all(map(_is_index, row)) for row in marks):
         raise ValueError(
             f"targets: expected class indices, got rows of 0 and 1 such as {_short(marks[0])}; of one-hot rows give "
-            "torch.as_tensor(targets).int().argmax(1), of rows that mark several classes the sets of their indices"
+            "torch.as_tensor(targets).int().argmax(1), of rows that mark several classes the sets of their indices, "
+            "such as {0, 1}"
         )
 
 

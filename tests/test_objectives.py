@@ -147,7 +147,6 @@ def test_targets_in_every_form(targets, expected):
         ([b"ab", 1], "a class index or a set of them"),
         (torch.tensor([1.0, 2.0]), "a class index or a set of them, got 1.0"),
         ([[0.2, 0.8], [0.5, 0.5]], "at least one class index, all whole numbers"),
-        ([range(5), 1], "fewer than all 5 classes in a set, got all"),
     ],
 )
 def test_wrong_targets_are_named(targets, message):
@@ -193,12 +192,16 @@ def test_one_hot_rows_of_another_number_of_classes_are_seen_too():
         objectives.class_sets(torch.eye(10).long()[[3, 5]], 2, 1000)
     with pytest.raises(ValueError, match="got rows of 0 and 1"):
         objectives.class_sets(torch.eye(10)[3], 1, 10)  # one image's row
+    assert objectives.class_sets([], 0, 10) == []
 
 
-def test_a_set_of_all_classes_is_refused():
-    for targets in ([{0, 1}], [{1, 0}], [range(2)]):
+def test_masks_refuse_a_set_of_all_classes(tiny, noise_images):
+    for targets in ([{0, 1}, 0], [0, frozenset({1, 0})], [range(2), 1]):
         with pytest.raises(
             ValueError, match="fewer than all 2 classes in a set, got all, whose scores sum to 1"
         ):
-            objectives.class_sets(targets, 1, 2)
-    assert objectives.class_sets([{0, 1}], 1, 3) == [[0, 1]]
+            objectives.mask_sets(targets, 2, 2)
+        assert [0, 1] in objectives.class_sets(targets, 2, 2), "their mean logit is no constant"
+    assert objectives.mask_sets([{0, 1}], 1, 3) == [[0, 1]]
+    with pytest.raises(ValueError, match="fewer than all 5 classes"):
+        pt.learn_activation_masks(tiny, noise_images, [range(5), 1, 2], "2")

@@ -174,7 +174,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
 @pytest.mark.parametrize("method", [baselines.occlusion, baselines.variable_occlusion_points])
 def test_questions_about_one_image_share_its_passes(method, monkeypatch):
     network, images = weighing(64)
-    three, targets = images[[0, 0, 1]], [[0], [0, 1], [1]]
+    three, targets = images[[0, 0, 1]], [[0], {0, 1}, [1]]
     alone = torch.cat([method(network, three[i : i + 1], targets[i : i + 1]) for i in range(3)])
     calls, logits = [], network.logits
     monkeypatch.setattr(network, "logits", lambda batch: (calls.append(len(batch)), logits(batch))[1])
