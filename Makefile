@@ -41,7 +41,7 @@ chapters: setup  ## execute every chapter again and rewrite it
 	$(RUN) tools/chapters.py run
 
 reproduce: setup  ## make the stored sweeps that are missing, execute every chapter again and rewrite it
-	$(RUN) tools/sweeps.py
+	$(RUN) studies/sweeps.py
 	$(RUN) tools/chapters.py run
 
 kit: book  ## write kit/, a folder for a class without internet: wheels, site, notebooks, students' copies

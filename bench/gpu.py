@@ -36,9 +36,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import perturb_tutorial as pt
-from perturb_tutorial._resources import resource
-from perturb_tutorial.compiled import compiled_logits
-from perturb_tutorial.files import whole_file
+from perturb_tutorial.engines.compiled import compiled_logits
+from perturb_tutorial.files import resource, whole_file
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.objectives import objective
 

@@ -34,7 +34,13 @@ from perturb_tutorial.initialization import (
     rival_masks,
     smallest_discs,
 )
-from perturb_tutorial.layers import (
+from perturb_tutorial.masks import disc_grids
+from perturb_tutorial.networks import Network, pick_device
+from perturb_tutorial.networks.batch_invariance import batch_invariant
+from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
+from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.layers import LayerMap, layer_map
+from perturb_tutorial.networks.mask_layers import (
     PAPER_LAYERS,
     example_image,
     paper_layers,
@@ -42,12 +48,6 @@ from perturb_tutorial.layers import (
     spatial_sizes,
     stage_layers,
 )
-from perturb_tutorial.masks import disc_grids
-from perturb_tutorial.networks import Network, pick_device
-from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
-from perturb_tutorial.networks.hooks import of_this_thread
-from perturb_tutorial.networks.layers import LayerMap, layer_map
-from perturb_tutorial.networks.steady import steady_rows
 from perturb_tutorial.objectives import class_weights, mask_sets, target_score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
 from perturb_tutorial.results import Masks
@@ -114,7 +114,7 @@ def learn_activation_masks(
         weights = class_weights(sets[start:stop], network.class_count).to(network.device)
         canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
         # Before the hook that masks: a padded convolution is cut back to its images, then masked.
-        with steady_rows(_module(network, place)):
+        with batch_invariant(_module(network, place)):
             return replace(learn_on(canvas, used, report), layer=place.layer).to(images.device)
 
     return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)

@@ -143,7 +143,7 @@ class ExportedCanvas(ImageCanvas):
     """The same with score and gradient from the exported graph (``engine="onnx"``)."""
 
     def _prepare(self) -> None:
-        from perturb_tutorial.onnx_engine import JointRuntime
+        from perturb_tutorial.engines.openvino import JointRuntime
 
         self.runtime = JointRuntime(self.network, self.settings, len(self.images))
         self.pictures = torch.stack([self.padded(self.images), self.padded(self.background)])
@@ -158,7 +158,7 @@ class CompiledCanvas(ImageCanvas):
     """The same with the network's passes by compiled code (``engine="compile"``)."""
 
     def logits(self, inputs: Tensor) -> Tensor:
-        from perturb_tutorial.compiled import compiled_logits
+        from perturb_tutorial.engines.compiled import compiled_logits
 
         return compiled_logits(self.network, inputs)
 

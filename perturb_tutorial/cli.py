@@ -185,7 +185,7 @@ def gallery(
     """Every photograph of a folder, all of one class, with its mask, the class's probability and C or I."""
     from tqdm import tqdm
 
-    from perturb_tutorial.gallery import image_files, learn_gallery, save_png
+    from perturb_tutorial.study.gallery import image_files, learn_gallery, save_png
 
     if output.suffix.lower() != ".png" or output.is_dir():
         raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
@@ -273,7 +273,7 @@ def _load(name: str, weights: Path | None, device: str) -> Network:
 def _check_method(network: Network, method: str, layer: str | None) -> str | None:
     """The layer's name in the network, once method and layer are known to exist."""
     from perturb_tutorial.baselines import find_method
-    from perturb_tutorial.layers import resolve_layer
+    from perturb_tutorial.networks.mask_layers import resolve_layer
 
     with _mistake("--method"):
         find_method(method)

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from perturb_tutorial.batches import in_batches, usual_batch_size
 from perturb_tutorial.canvas import CANVASES, Canvas, Step
+from perturb_tutorial.engines.recording import repeat
 from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.arithmetic import arithmetic
-from perturb_tutorial.networks.steady import steady_rows
+from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.objectives import class_sets, class_weights, objective
-from perturb_tutorial.recording import repeat
 from perturb_tutorial.results import History, Masks
 from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings, check_seed
 
@@ -90,7 +90,7 @@ def learn_masks(
         rows = list(range(start, stop)) + [stop - 1] * (min(fill, len(images)) - (stop - start))
         pixels = images[rows].to(network.device, torch.float32)
         weights = class_weights([sets[row] for row in rows], network.class_count).to(network.device)
-        with steady_rows(network.folded, off=engine == "compile"):
+        with batch_invariant(network.folded, off=engine == "compile"):
             canvas = CANVASES[engine](network, pixels, weights, settings, seed, precision)
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 

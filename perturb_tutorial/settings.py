@@ -21,7 +21,7 @@ REFERENCE_SIZE = 224
 
 GAMES = ("deletion", "preservation")
 ENGINES = ("torch", "onnx", "compile")
-"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``onnx_engine``).
+"""torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``engines.openvino``).
 compile: PyTorch's compiler, for many images on a GPU (``compiled``)."""
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Of the network's two passes in an iteration. tf32 is of NVIDIA's GPUs; elsewhere it is float32."""

@@ -157,7 +157,7 @@ def test_an_image_alone_in_a_batch_and_with_another_seed(tiny, noise_images):
 
 @pytest.mark.parametrize("layer", ["_blocks.10", "_swish"])
 def test_on_a_trained_network_an_image_alone_has_the_very_same_mask(lite0, layer):
-    # Without the steady rows the first score of chelsea differs by 2e-7, and 60 steps make 0.09 of it.
+    # Without batch invariance the first score of chelsea differs by 2e-7, and 60 steps make 0.09 of it.
     samples = pt.load_samples(names=["dalmatian", "chelsea"])
     settings = layer_settings(lite0, layer).replace(iterations=4, initialization="half")
     together = learn_activation_masks(lite0, samples.images, samples.targets, layer, settings)
@@ -286,7 +286,7 @@ def test_the_parameter_table_is_the_papers(name, table, request):
 
 def test_the_table_and_the_papers_numbers_agree():
     # PAPER_LAYERS is what the code uses, numbers.csv what the section prints, its one slip included.
-    from perturb_tutorial.paper import paper_numbers
+    from perturb_tutorial.datasets.paper import paper_numbers
 
     printed = {key: n.value for key, n in paper_numbers().items() if key.startswith("layer.")}
     used = {

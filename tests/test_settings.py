@@ -14,6 +14,7 @@ import perturb_tutorial as pt
 from perturb_tutorial.cli import app
 from perturb_tutorial.explain import Request
 from perturb_tutorial.settings import PRESETS, check_seed, settings_table
+from perturb_tutorial.study import architectures, gallery, games
 
 # Typed from the protocol's table, apart from the code.
 PAPER = {
@@ -172,10 +173,10 @@ def takers(tiny, images):
             tiny, images, images, torch.ones(3, 5), settings,
             original_score=score, perturbed_score=score, seed=seed,
         ),
-        "learn_gallery": lambda seed: pt.gallery.learn_gallery(tiny, [], "0", seed=seed),
-        "learn_by_architecture": lambda seed: pt.architectures.learn_by_architecture([], 0, [], seed=seed),
-        "faithfulness_curves": lambda seed: pt.games.faithfulness_curves(tiny, images, 0, heat, seed=seed),
-        "compare_games": lambda seed: pt.games.compare_games(tiny, images, 0, settings, seed=seed),
+        "learn_gallery": lambda seed: gallery.learn_gallery(tiny, [], "0", seed=seed),
+        "learn_by_architecture": lambda seed: architectures.learn_by_architecture([], 0, [], seed=seed),
+        "faithfulness_curves": lambda seed: games.faithfulness_curves(tiny, images, 0, heat, seed=seed),
+        "compare_games": lambda seed: games.compare_games(tiny, images, 0, settings, seed=seed),
         "bootstrap": lambda seed: metrics.bootstrap(*rows, seed=seed),
         "held_out": lambda seed: metrics.held_out(10, seed=seed),
         "plan_mosaics": lambda seed: metrics.plan_mosaics(

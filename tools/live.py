@@ -174,7 +174,7 @@ def make_graphs(folder: Path) -> None:
             "the live page's graphs need onnx and onnxscript: run `pip install 'perturb_tutorial[onnx]'`"
         ) from None
     from perturb_tutorial import load_network
-    from perturb_tutorial.joint_graph import INPUTS, OUTPUTS, export_joint_graph
+    from perturb_tutorial.engines.joint_graph import INPUTS, OUTPUTS, export_joint_graph
 
     stamp.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -218,7 +218,10 @@ def graph_inputs() -> str:
     from perturb_tutorial.networks import weights_file
 
     package = ROOT / "perturb_tutorial"
-    sources = [package / name for name in ("joint_graph.py", "backward_rules.py", "masks.py", "settings.py")]
+    sources = [
+        package / name
+        for name in ("engines/joint_graph.py", "engines/backward.py", "masks.py", "settings.py")
+    ]
     sources += [*sorted((package / "networks").glob("*.py")), Path(__file__)]
     weights = weights_file(NETWORK)
     if weights is None:
@@ -233,7 +236,7 @@ def graph_inputs() -> str:
 def precompute() -> dict[str, Any]:
     """Masks of every sample after each of FRAMES iterations, in both games, with the page's own weights."""
     from perturb_tutorial import MaskSettings, load_images, load_network, top_classes
-    from perturb_tutorial.joint_graph import with_half_weights
+    from perturb_tutorial.engines.joint_graph import with_half_weights
 
     network = with_half_weights(load_network(NETWORK, device="cpu"))
     samples = free_samples()
@@ -271,7 +274,7 @@ def learn_and_record(
 ) -> tuple[Any, dict[int, Any]]:
     """`learn_masks`, and the grids N×1×h×w after each of FRAMES iterations, seen in the one run."""
     from perturb_tutorial.canvas import ImageCanvas
-    from perturb_tutorial.networks.steady import steady_rows
+    from perturb_tutorial.networks.batch_invariance import batch_invariant
     from perturb_tutorial.objectives import class_sets, class_weights
     from perturb_tutorial.optimizer import learn_on
 
@@ -283,7 +286,7 @@ def learn_and_record(
             return super().score(grid, step)
 
     weights = class_weights(class_sets(targets, len(pixels), network.class_count), network.class_count)
-    with steady_rows(network.folded):
+    with batch_invariant(network.folded):
         masks = learn_on(Recorder(network, pixels, weights, settings, 0), settings, lambda _: None)
     return masks, {**grids, settings.iterations: masks.grid}
 

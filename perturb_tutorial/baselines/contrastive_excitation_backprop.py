@@ -17,7 +17,7 @@ from torch import Tensor
 from perturb_tutorial.baselines.batches import Progress, maps_in_batches
 from perturb_tutorial.baselines.excitation_backprop import check_batchnorm, excite
 from perturb_tutorial.baselines.layers import resolve_layer
-from perturb_tutorial.baselines.passes import send_back
+from perturb_tutorial.baselines.leaf_pass import send_back
 from perturb_tutorial.networks import Network
 
 

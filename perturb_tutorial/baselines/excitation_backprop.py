@@ -34,7 +34,7 @@ from perturb_tutorial.baselines.excitation_rules import (
     without_checkpoints,
 )
 from perturb_tutorial.baselines.layers import resolve_layer
-from perturb_tutorial.baselines.passes import Layer, forward_pass, send_back, watching
+from perturb_tutorial.baselines.leaf_pass import Layer, forward_pass, send_back, watching
 from perturb_tutorial.networks import Network
 
 BATCHNORMS = ("fold", "pass")

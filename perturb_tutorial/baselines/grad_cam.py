@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perturb_tutorial.baselines.batches import Progress, maps_in_batches
 from perturb_tutorial.baselines.layers import resolve_layer
-from perturb_tutorial.baselines.passes import forward_pass
+from perturb_tutorial.baselines.leaf_pass import forward_pass
 from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.layers import layer_map
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from perturb_tutorial.baselines.batches import Progress, maps_in_batches
-from perturb_tutorial.baselines.passes import forward_pass
+from perturb_tutorial.baselines.leaf_pass import forward_pass
 from perturb_tutorial.networks import Network
 
 

@@ -17,8 +17,8 @@ from perturb_tutorial.baselines.gradient import gradient
 from perturb_tutorial.baselines.guided_backprop import guided_backprop
 from perturb_tutorial.baselines.occlusion import occlusion
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion
-from perturb_tutorial.layers import resolve_layer
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.mask_layers import resolve_layer
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.settings import MaskSettings, check_seed
 

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.base import Benchmark
-    from perturb_tutorial.benchmarks.catalog import BENCHMARKS, find_benchmark
     from perturb_tutorial.benchmarks.compare import compared_summary
     from perturb_tutorial.benchmarks.data import BenchmarkData, read_data, read_samples
     from perturb_tutorial.benchmarks.merge import merged_summary
     from perturb_tutorial.benchmarks.plan import Plan, Question
+    from perturb_tutorial.benchmarks.registry import BENCHMARKS, find_benchmark
     from perturb_tutorial.benchmarks.run import Outcome, plan_benchmark, run_benchmark
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
     from perturb_tutorial.benchmarks.store import BenchmarkError, read_records
 
 _EXPORTS = {
-    "BENCHMARKS": "catalog",
+    "BENCHMARKS": "registry",
     "Benchmark": "base",
     "BenchmarkData": "data",
     "BenchmarkSettings": "settings",
@@ -41,7 +41,7 @@ _EXPORTS = {
     "Question": "plan",
     "BenchmarkError": "store",
     "compared_summary": "compare",
-    "find_benchmark": "catalog",
+    "find_benchmark": "registry",
     "merged_summary": "merge",
     "plan_benchmark": "run",
     "read_data": "data",

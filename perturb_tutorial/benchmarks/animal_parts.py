@@ -21,10 +21,10 @@ import numpy as np
 
 from perturb_tutorial.benchmarks.base import Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
-from perturb_tutorial.benchmarks.figures import Figures, keys
-from perturb_tutorial.benchmarks.measure import mask_heats
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.summary import Figures, keys
+from perturb_tutorial.benchmarks.worker import mask_heats
 from perturb_tutorial.datasets import (
     category_matches,
     imagenet_classes_of,
@@ -32,12 +32,12 @@ from perturb_tutorial.datasets import (
     imagenet_names,
     with_both_parts,
 )
+from perturb_tutorial.datasets.paper import fig11
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics import class_parts, group_parts, is_usable, resize_map, window_means
 from perturb_tutorial.metrics.heatmaps import Bool, Float
 from perturb_tutorial.metrics.intervals import Statistic
 from perturb_tutorial.optimizer import learn_masks
-from perturb_tutorial.paper import fig11
 
 if TYPE_CHECKING:
     import pandas as pd

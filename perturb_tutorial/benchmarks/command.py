@@ -186,7 +186,7 @@ def _run(
 
 def _check(name: str, settings: BenchmarkSettings) -> None:
     """A method's name is wrong before anything is read."""
-    from perturb_tutorial.benchmarks.catalog import find_benchmark
+    from perturb_tutorial.benchmarks.registry import find_benchmark
 
     find_benchmark(name).chosen_methods(settings)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perturb_tutorial.benchmarks.catalog import find_benchmark
 from perturb_tutorial.benchmarks.merge import read_json, settings_of
+from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, SUMMARY, plain, read_records
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perturb_tutorial._resources import resource
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.datasets import (
     Dataset,
@@ -28,6 +27,7 @@ from perturb_tutorial.datasets import (
     read_imagenet,
 )
 from perturb_tutorial.datasets.samples import ANNOTATIONS, all_samples
+from perturb_tutorial.files import resource
 
 SAMPLES = "samples"
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.benchmarks.base import Benchmark, View
-from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.metrics import (
     curve_area,
     deletion_masks,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturb_tutorial.benchmarks.base import Benchmark, View
-from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.plan import Mosaic, Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics import grid_pointing_score, plan_mosaics
 

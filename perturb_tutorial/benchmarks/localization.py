@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
-from perturb_tutorial.benchmarks.figures import Figures, keys
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.summary import Figures, keys
 from perturb_tutorial.datasets.records import Box, ImageRecord
 from perturb_tutorial.metrics import choose_alpha, held_out, is_right, resize_map, right_by_alpha
 from perturb_tutorial.metrics.heatmaps import Float

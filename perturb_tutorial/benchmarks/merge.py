@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perturb_tutorial.benchmarks.catalog import find_benchmark
+from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.store import (

@@ -16,9 +16,9 @@ import torch
 
 from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
-from perturb_tutorial.benchmarks.figures import Figures, keys, wide
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
+from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.metrics import (

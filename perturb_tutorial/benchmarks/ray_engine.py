@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from perturb_tutorial.benchmarks.measure import Worker
 from perturb_tutorial.benchmarks.plan import Batch
 from perturb_tutorial.benchmarks.store import BenchmarkError
+from perturb_tutorial.benchmarks.worker import Worker
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.networks import pick_device
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perturb_tutorial.benchmarks.base import COMMON, Benchmark
-from perturb_tutorial.benchmarks.catalog import find_benchmark
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.grid_pointing import GridPointingGame, Recognition, mosaic_questions
-from perturb_tutorial.benchmarks.measure import Worker
 from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
+from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.store import (
     RECORDS,
@@ -30,6 +29,7 @@ from perturb_tutorial.benchmarks.store import (
     plain,
     write_json,
 )
+from perturb_tutorial.benchmarks.worker import Worker
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
 from perturb_tutorial.networks import Network

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
-from perturb_tutorial._resources import read_table
 from perturb_tutorial.datasets.imagenet import imagenet_indices
+from perturb_tutorial.files import read_table
 
 Match = Literal["exact", "near", "none"]
 

@@ -26,8 +26,8 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from perturb_tutorial._resources import read_table
 from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
+from perturb_tutorial.files import read_table
 
 SOLUTION = "LOC_val_solution.csv"
 BLACK_LIST = "ILSVRC2014_clsloc_validation_blacklist.txt"

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from perturb_tutorial._resources import resource
+from perturb_tutorial.files import resource
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks.class_table import imagenet_classes
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from perturb_tutorial._resources import resource
+from perturb_tutorial.files import resource
 
 
 class ClassTable:

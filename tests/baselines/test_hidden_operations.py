@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
-from perturb_tutorial.baselines.passes import running_eagerly
+from perturb_tutorial.baselines.leaf_pass import running_eagerly
 
 GUESTS = ("excitation_backprop", "contrastive_excitation_backprop")
 

@@ -11,7 +11,7 @@ from small import Plain, Signed, small_network, smooth_images
 
 from perturb_tutorial import baselines
 from perturb_tutorial.baselines.excitation_backprop import excite
-from perturb_tutorial.baselines.passes import send_back
+from perturb_tutorial.baselines.leaf_pass import send_back
 
 # Float32 against float64 through some ten operations, relative to the largest value of a map.
 TOLERANCE = 2e-5

@@ -94,7 +94,7 @@ def test_an_image_that_broke_before_the_second_run_is_in_no_figure(tmp_path: Pat
 
 
 def test_the_tool_keeps_a_comparison(runs: list[Path], tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies"))
     import measured as tool
 
     about = ["--compare", "short,long", "--command", "two commands", "--folder", str(tmp_path)]

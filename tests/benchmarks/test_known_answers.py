@@ -140,7 +140,7 @@ def test_a_mask_points_by_its_saturated_cells_and_its_softened_peak_is_told_besi
         masks = pt.learn_masks(network, images, 0, pt.MaskSettings(iterations=1, mask_scale=28))
         return replace(masks, grid=(1 - salient).expand(len(images), 1, 8, 8))
 
-    monkeypatch.setattr("perturb_tutorial.benchmarks.measure.learn_masks", learned)
+    monkeypatch.setattr("perturb_tutorial.benchmarks.worker.learn_masks", learned)
     data, network = write_coco(tmp_path, 2, [(1, LEFT), (2, RIGHT)]), tiny_network()
     summary = run_benchmark("pointing-game", data, network, tmp_path / "out", settings("mask")).summary
     own = records_of(tmp_path / "out").query("method == 'mask'")
@@ -331,7 +331,7 @@ def test_of_five_classes_the_localization_preset_leaves_one_out(tmp_path, monkey
         sets.extend(targets)
         return pt.learn_masks(network, images, targets, *rest, **options)
 
-    monkeypatch.setattr("perturb_tutorial.benchmarks.measure.learn_masks", learn)
+    monkeypatch.setattr("perturb_tutorial.benchmarks.worker.learn_masks", learn)
     data, network = write_coco(tmp_path, 2, [(1, (8.0, 4.0, 40.0, 40.0))]), tiny_network()
     asked = BenchmarkSettings.preset("localization", methods=("mask",))
     asked = asked.replace(mask=asked.mask.replace(iterations=1))
@@ -365,8 +365,8 @@ def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-u
 
 
 def test_a_mosaic_is_squashed_to_the_input(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from perturb_tutorial.benchmarks.measure import load_scene
     from perturb_tutorial.benchmarks.plan import Mosaic
+    from perturb_tutorial.benchmarks.worker import load_scene
     from perturb_tutorial.metrics import mosaic
 
     data = write_coco(tmp_path, 4, [(1, LEFT)])

@@ -121,7 +121,7 @@ def test_two_images_with_one_id_are_refused_before_anything_is_computed(data: Be
 
 
 def test_other_data_in_cocos_format_are_refused_and_cocos_own_names_are_not(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from perturb_tutorial._resources import read_table
+    from perturb_tutorial.files import read_table
 
     names = {int(row["category_id"]): row["category"] for row in read_table("coco_to_imagenet.csv")}
     assert len(names) == 80

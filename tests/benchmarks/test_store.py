@@ -17,8 +17,8 @@ import pytest
 from benchmark_cases import records_of, tiny_network, write_coco
 
 from perturb_tutorial.benchmarks import BenchmarkError, BenchmarkSettings, read_records, run_benchmark
-from perturb_tutorial.benchmarks.measure import Worker
 from perturb_tutorial.benchmarks.store import Store, agree, claim
+from perturb_tutorial.benchmarks.worker import Worker
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
 

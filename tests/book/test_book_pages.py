@@ -16,19 +16,19 @@ from chapter_form import chapter
 from notebook_form import write_whole
 
 import perturb_tutorial as pt
-from perturb_tutorial.paper import paper_numbers
+from perturb_tutorial.datasets.paper import paper_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "_resources", "backward_rules", "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
-    "baselines.layers", "baselines.occluders", "baselines.passes", "baselines.readable_pass", "baselines.rectifiers",
-    "batches", "benchmarks.command", "benchmarks.figures", "benchmarks.ray_engine", "benchmarks.store", "canvas", "cli",
-    "compiled", "engine_check", "files", "onnx_engine", "recording", "speed", "networks.arithmetic", "networks.checks",
-    "networks.folding", "networks.hooks", "networks.places", "_forks",
-    "networks.steady",
+    "_forks", "baselines.batches", "baselines.excitation_rules", "baselines.graphs", "baselines.layers",
+    "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass", "baselines.rectifiers", "batches",
+    "benchmarks.command", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary", "canvas", "cli",
+    "engines.gradient_check", "engines.backward", "engines.compiled", "engines.openvino", "engines.recording", "files",
+    "networks.arithmetic", "networks.batch_invariance", "networks.checks", "networks.folding", "networks.hooks",
+    "networks.places", "study.speed",
 }  # fmt: skip
 
 

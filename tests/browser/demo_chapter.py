@@ -8,7 +8,7 @@ SETUP = """\
 import matplotlib.pyplot as plt
 import numpy as np
 
-from perturb_tutorial.widgets import explorer
+from perturb_tutorial.study.widgets import explorer
 
 
 def draw(power, color="tab:blue"):

@@ -14,7 +14,7 @@ import torch
 
 import perturb_tutorial as pt
 from perturb_tutorial.datasets.samples import sample_path
-from perturb_tutorial.joint_graph import with_half_weights
+from perturb_tutorial.engines.joint_graph import with_half_weights
 
 LOADED = "document.getElementById('live-engine').textContent.includes('runs in this browser')"
 IDLE = "!document.getElementById('live-run').disabled"

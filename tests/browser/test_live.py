@@ -28,7 +28,7 @@ from live_page import (
 from PIL import Image
 
 import perturb_tutorial as pt
-from perturb_tutorial.joint_graph import joint_function
+from perturb_tutorial.engines.joint_graph import joint_function
 
 pytestmark = pytest.mark.slow
 

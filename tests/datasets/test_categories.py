@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from perturb_tutorial._resources import read_table
 from perturb_tutorial.datasets import category_matches, imagenet_classes_of, imagenet_indices, imagenet_names
+from perturb_tutorial.files import read_table
 
 COCO_IDS = set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 """Ids of COCO's 80 categories: 1 to 90 without the ten that were never annotated."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import perturb_tutorial as pt
 from perturb_tutorial.baselines import METHODS
+from perturb_tutorial.study import failures, games
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "benchmarks")]
 from benchmark_cases import color_network, records_of, tiny_network, write_coco, write_colors
@@ -125,7 +126,7 @@ def _(network: pt.Network, images: Tensor) -> object:
 
 @run("both games measured")
 def _(network: pt.Network, images: Tensor) -> object:
-    compared = pt.games.compare_games(network, images, 1, SETTINGS, steps=8)
+    compared = games.compare_games(network, images, 1, SETTINGS, steps=8)
     return [value for row in compared.table() for value in row.values() if not isinstance(value, str)]
 
 
@@ -135,7 +136,7 @@ def _(network: pt.Network, images: Tensor) -> object:
     assert masks.to(network.device).saliency.device.type == network.device.type
     return [
         [found.area, found.effect, found.log_odds]
-        for found in pt.failures.diagnose(masks.to(network.device), network, images.to(network.device), 1)
+        for found in failures.diagnose(masks.to(network.device), network, images.to(network.device), 1)
     ]
 
 

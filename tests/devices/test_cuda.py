@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import perturb_tutorial as pt
-from perturb_tutorial import recording
-from perturb_tutorial._resources import resource
+from perturb_tutorial.engines import recording
+from perturb_tutorial.files import resource
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.objectives import objective
 

@@ -48,7 +48,7 @@ def test_the_other_device_gives_what_the_cpu_gives(wrong) -> None:  # type: igno
 
 def test_every_method_and_benchmark_is_among_the_runs(wrong) -> None:  # type: ignore[no-untyped-def]
     from perturb_tutorial.baselines import METHODS
-    from perturb_tutorial.benchmarks.catalog import BENCHMARKS
+    from perturb_tutorial.benchmarks.registry import BENCHMARKS
 
     missing = {f"saliency, {name}" for name in METHODS} - set(wrong)
     missing |= {f"benchmark, {name}" for name in BENCHMARKS if name != "animal-parts"} - set(wrong)

@@ -106,7 +106,7 @@ def test_the_stored_results_cover_every_sample_and_game(stored: dict[str, Any]) 
 
 def test_a_stored_result_can_be_made_again(stored: dict[str, Any]) -> None:
     """One photograph for as many iterations as one of the frames has."""
-    from perturb_tutorial.joint_graph import with_half_weights
+    from perturb_tutorial.engines.joint_graph import with_half_weights
 
     frame = live.FRAMES.index(20)
     network = with_half_weights(pt.load_network(live.NETWORK, device="cpu"))

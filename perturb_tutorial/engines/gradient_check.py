@@ -1,0 +1,115 @@
+"""Is an engine's gradient PyTorch's? Asked once of every graph that an engine makes of a network.
+
+An engine rewrites a network: it merges operations, arranges weights, chooses among routines, and a fault in that
+gives a wrong mask without a word. So its score and its gradient on made-up images are compared with those of
+automatic differentiation.
+
+How far they may be apart is a matter of rounding. Without rectifiers and maxima it is some 1e-6 of the largest
+gradient. With them it is more: a unit whose input is that near to 0 is on in one of the two and off in the other,
+and takes its share of the gradient along, a few parts in a hundred in a network with random weights. PyTorch's own
+gradient jumps in the same way when the last bits of the image change, and that is the measure where a fixed bound
+does not do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from perturb_tutorial.engines.joint_graph import joint_function
+from perturb_tutorial.networks import Network
+from perturb_tutorial.perturbations import fully_perturbed
+from perturb_tutorial.settings import MaskSettings
+
+SMOOTH_BOUND, KINKED_BOUND = 1e-3, 0.02
+"""How far a gradient may be from PyTorch's in any case, in parts of its largest value, without kinks and with them.
+Measured on networks with random weights: some 1e-6 where no unit flips."""
+SCORE_BOUND = 1e-3
+"""How far a score may be, in parts of itself. Measured: some 1e-6."""
+NUDGE, OWN_FACTOR, LAST_BOUND = 1e-6, 3, 0.2
+"""Beyond those bounds, a distance is rounding if it is at most ``OWN_FACTOR`` times that by which PyTorch's own
+gradient changes with the pixels' last bits (by ``NUDGE`` of their values), and under ``LAST_BOUND``. Measured: on
+ResNet-50 with random weights engines are 0.01 to 0.03 apart, and PyTorch's own gradient changes by 0.02 to 0.04; one
+unit flipped or not makes factors of up to 2 between the two. Wrong graphs were 0.5 to 2.6 apart."""
+IMAGES = 3
+"""An engine is at fault if it is apart on all of these: one flipped unit on one image was worth 0.045 on ResNet-18,
+where PyTorch's own gradient happened to flip none."""
+
+Run = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Mask, image, background and weights of N rows (module ``joint_graph``) → scores, N values, and gradients, N×1×h×w."""
+_KINK = re.compile(
+    r"(^|[._])(abs|amax|amin|celu|clamp|elu|ge|gt|hard\w+|le|leaky|lt|max|maximum|median|min|minimum|prelu|relu6?|"
+    r"rrelu|sign|sort|threshold|topk|where)([._\d]|$)"
+)
+
+
+def has_kinks(traced: fx.GraphModule) -> bool:
+    """Whether a traced graph holds an operation whose derivative jumps, such as a rectifier or a maximum."""
+    return any(_KINK.search(str(node.target)) for node in traced.graph.nodes if node.op == "call_function")
+
+
+def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: bool, rows: int) -> str:
+    """What an engine computes that is apart from PyTorch's by more than rounding, in words, or "" if nothing is.
+
+    ``rows``: how many times each image is given to ``run``, for an engine that works on several at once.
+    An image on which the softmax is 0 but for one class says nothing and is passed over.
+    """
+    reference = joint_function(network, settings)
+    fault = ""
+    for seed in range(IMAGES):
+        mask, image, background = _example(network, settings, seed)
+        probabilities = reference(mask, image, background, torch.zeros(1, network.class_count))[2]
+        # The second-best class: its score is at most 1/2, and the gradient of a score near 1 is a small difference
+        # of large numbers. Its weight makes 1 of that score, for the smallest numbers would be flushed to 0.
+        score, second = (values[0, 1] for values in probabilities.topk(2))
+        weights = torch.zeros(1, network.class_count)
+        weights[0, second] = 1 / score
+        if not torch.isfinite(weights).all():
+            continue
+        expected = reference(mask, image, background, weights)[:2]
+        inputs = (x.expand(rows, *x.shape[1:]) for x in (mask, image, background, weights))
+        off = _distances(run(*inputs), expected)
+        bounds = [SCORE_BOUND, KINKED_BOUND if kinked else SMOOTH_BOUND]
+        if not _within(off, bounds):
+            generator = torch.Generator().manual_seed(seed)
+            for _ in range(2):
+                nudged = image * (1 + NUDGE * torch.randn(image.shape, generator=generator))
+                own = _distances(reference(mask, nudged, background, weights)[:2], expected)
+                bounds = [max(b, min(OWN_FACTOR * o, LAST_BOUND)) for b, o in zip(bounds, own, strict=True)]
+        if _within(off, bounds):
+            return ""
+        what, distance = ("gradient", off[1]) if _within(off[:1], bounds[:1]) else ("score", off[0])
+        fault = f"a {what} that is {distance:.2g} of its largest value apart from PyTorch's"
+    return fault
+
+
+def _distances(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> list[float]:
+    """The largest differences of scores and of gradients, in parts of the largest expected value."""
+    tiny = torch.finfo(torch.float32).tiny
+    return [
+        float((a - b).abs().max() / b.abs().max().clamp(min=tiny)) for a, b in zip(got, expected, strict=True)
+    ]
+
+
+def _within(distances: list[float], bounds: list[float]) -> bool:
+    return all(a <= b for a, b in zip(distances, bounds, strict=True))  # which NaN is not
+
+
+def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A mask, an image with something at every scale, as photographs have, and the image blurred."""
+    size, generator = network.input_size, torch.Generator().manual_seed(seed)
+    image = torch.full((1, 3, size, size), 0.5)
+    side = 4
+    while side <= size:
+        octave = torch.rand(1, 3, side, side, generator=generator) - 0.5
+        image += 0.4 * torch.nn.functional.interpolate(octave, size=size, mode="bicubic")
+        side *= 2
+    image = image.clamp(0, 1)
+    mask = torch.rand(1, 1, settings.grid_size, settings.grid_size, generator=generator)
+    return mask, image, fully_perturbed(image, "blur", color=network.mean_color)
+
+
+__all__ = ["engine_fault", "has_kinks"]

@@ -1,0 +1,1 @@
+"""What the chapters share, a module a section of the supplement."""

@@ -1,0 +1,33 @@
+"""What ``make bench`` measured: the results that the speed chapter shows.
+
+They lie in the repository under ``bench/results/``, one file a kind of machine, and travel in the wheel.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def speed_results(device: str = "cpu") -> dict[str, dict[str, Any]]:
+    """The results of ``bench/speed.py`` on ``device`` (cpu or cuda) by kind of machine; empty where none was measured.
+
+    ``ratios`` compare two things measured in turn, ``seconds`` are of one image, ``by_…`` say how cost grows,
+    ``shares`` where the time goes; ``machine`` and ``versions`` say on what.
+    """
+    folders = (_PACKAGE / "data" / "speed", _PACKAGE.parent / "bench" / "results")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            "the package's speed results are missing; install perturb_tutorial again, or run: make bench"
+        )
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob(f"{device}_*.json"))
+    }
+
+
+__all__ = ["speed_results"]
