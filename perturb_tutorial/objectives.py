@@ -67,7 +67,7 @@ def mask_sets(targets: Any, count: int, classes: int) -> list[list[int]]:
     sets = class_sets(targets, count, classes)
     if any(len(members) == classes for members in sets):
         raise ValueError(
-            f"targets: expected fewer than all {classes} classes in a set, got all, whose scores sum to 1 under any mask"
+            f"targets: expected fewer than all {classes} classes in a set, got all, whose scores always sum to 1"
         )
     return sets
 

@@ -12,7 +12,7 @@ from benchmark_cases import CLASSES, annotation, fake_method, figure, rectangle,
 from PIL import Image
 
 from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkSettings, read_records, run_benchmark
-from perturb_tutorial.benchmarks.command import _tell
+from perturb_tutorial.cli.benchmark import _tell
 from perturb_tutorial.datasets import read_coco_json
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")

@@ -23,12 +23,13 @@ BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "_forks", "baselines.batches", "baselines.excitation_rules", "baselines.graphs", "baselines.layers",
-    "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass", "baselines.rectifiers", "batches",
-    "benchmarks.command", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary", "canvas", "cli",
-    "engines.gradient_check", "engines.backward", "engines.compiled", "engines.openvino", "engines.recording", "files",
-    "networks.arithmetic", "networks.batch_invariance", "networks.checks", "networks.folding", "networks.hooks",
-    "networks.places", "study.speed",
+    "__main__", "_forks", "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
+    "baselines.layers", "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass",
+    "baselines.rectifiers", "batches", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary",
+    "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
+    "engines.backward", "engines.compiled", "engines.gradient_check", "engines.openvino", "engines.recording",
+    "files", "networks.arithmetic", "networks.batch_invariance", "networks.checks", "networks.folding",
+    "networks.hooks", "networks.places", "study.speed",
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def quick(tmp_path):
 
 
 def command(*arguments, **options):
-    line = [sys.executable, "-m", "perturb_tutorial.cli", *map(str, arguments)]
+    line = [sys.executable, "-m", "perturb_tutorial", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=300, **options)
 
 
@@ -321,7 +321,7 @@ def test_output_without_permission(tmp_path, capsys, monkeypatch):
         def refuse(*_, **__):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(cli.options.tempfile, "TemporaryFile", refuse)
     assert cli.run(["explain", "--sample", "chelsea", "--output", str(locked)]) == 2
     assert f"--output: {locked} cannot be written (Permission denied)" in capsys.readouterr().err
 
@@ -333,7 +333,7 @@ class NaNs(nn.Module):
 
 def test_a_network_that_returns_nan(tmp_path, quick, capsys, monkeypatch):
     network = pt.Network(NaNs(), input_size=32, device="cpu")
-    monkeypatch.setattr(cli, "_load", lambda *_: network)
+    monkeypatch.setattr(cli.explain, "load", lambda *_: network)
     assert (
         cli.run(["explain", "--sample", "chelsea", "--settings", quick, "--output", str(tmp_path / "out")])
         == 2
@@ -349,7 +349,7 @@ def test_a_network_that_returns_nan(tmp_path, quick, capsys, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_exits_130_and_leaves_whole_files(tmp_path):
     (tmp_path / "long.json").write_text(json.dumps({"iterations": 100_000}))
-    line = [sys.executable, "-m", "perturb_tutorial.cli", "explain", "--sample", "chelsea"]
+    line = [sys.executable, "-m", "perturb_tutorial", "explain", "--sample", "chelsea"]
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*line, "--settings", str(tmp_path / "long.json"), "--output", str(out)],
@@ -387,7 +387,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path, quick):
     line = [
         sys.executable,
         "-m",
-        "perturb_tutorial.cli",
+        "perturb_tutorial",
         "explain",
         "--sample",
         "chelsea",

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from perturb_tutorial.benchmarks import read_records
-from perturb_tutorial.benchmarks.command import benchmark
+from perturb_tutorial.cli.benchmark import benchmark
 from perturb_tutorial.datasets.samples import sample_path
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -34,9 +34,7 @@ def test_every_benchmark_says_what_it_does_without_torch() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys; from perturb_tutorial.benchmarks.command import benchmark; print('torch' in sys.modules)"
-    )
+    code = "import sys; from perturb_tutorial.cli.benchmark import benchmark; print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == "False"
     assert set(benchmark.commands) == {

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
+from perturb_tutorial.cli import options
+from perturb_tutorial.cli.options import DONE, changed, load
+from perturb_tutorial.settings import MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.run import Outcome
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-    from perturb_tutorial.networks import Network
 
 SHOWN = 60
 """Lines of figures on the screen; summary.json has all."""
 
-_COMMON = [
+_common = options.together(
     click.option("--data", default="samples", show_default=True, metavar="DIR|samples", help="The data set's folder."),
     click.option("--split", metavar="NAME", help="Such as val2014; needed where the folder has several."),
     click.option("--methods", metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
-    click.option("--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"),
-    click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="The network's state dict."),
-    click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True),
-    click.option("--settings", "settings_file", type=click.Path(path_type=Path), metavar="FILE",
-                 help="JSON of mask settings."),
-    click.option("--game", type=click.Choice(GAMES), help="The game of the masks.  [default: deletion]"),
-    click.option("--mask-engine", type=click.Choice(ENGINES), default="torch", show_default=True,
-                 help="onnx: on a CPU faster for EfficientNets."),
-    click.option("--seed", type=click.IntRange(min=0, max=LARGEST_SEED), default=0, show_default=True),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
+    *(options.network, options.weights, options.preset, options.settings, options.game, options.mask_engine),
+    *(options.seed, options.device),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
@@ -40,13 +33,7 @@ _COMMON = [
     click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
                  help="Of each of Ray's workers without a GPU."),
     click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
-]  # fmt: skip
-
-
-def _common(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_COMMON):
-        function = option(function)
-    return function
+)  # fmt: skip
 
 
 @click.group()
@@ -60,9 +47,9 @@ def benchmark() -> None:
     "--per-class", type=click.IntRange(min=1), default=400, show_default=True, help="First images of a class."
 )
 @click.option("--near", is_flag=True, help="Also ask for categories with only a near match in ImageNet.")
-def pointing_game(**options: Any) -> int:
+def pointing_game(**values: Any) -> int:
     """Does the peak of the map lie on the object? (§4)"""
-    return _run("pointing-game", **options)
+    return _run("pointing-game", **values)
 
 
 @benchmark.command("grid-pointing-game")
@@ -73,9 +60,9 @@ def pointing_game(**options: Any) -> int:
 @click.option(
     "--mosaics", type=click.IntRange(min=1), metavar="N", help="How many.  [default: each image about once]"
 )
-def grid_pointing_game(**options: Any) -> int:
+def grid_pointing_game(**values: Any) -> int:
     """Which cell of a mosaic does the attribution fall in?"""
-    return _run("grid-pointing-game", **options)
+    return _run("grid-pointing-game", **values)
 
 
 @benchmark.command()
@@ -87,9 +74,9 @@ def grid_pointing_game(**options: Any) -> int:
     show_default=True,
     help="Share of the images on which α* is searched.",
 )
-def localization(**options: Any) -> int:
+def localization(**values: Any) -> int:
     """Does the box around the map's high part fit the object? (§5)"""
-    return _run("localization", **options)
+    return _run("localization", **values)
 
 
 @benchmark.command("animal-parts")
@@ -103,11 +90,11 @@ def localization(**options: Any) -> int:
     metavar="N",
     help="Classes with more images than this.  [default: 10; samples: 0]",
 )
-def animal_parts(**options: Any) -> int:
+def animal_parts(**values: Any) -> int:
     """Are eyes more salient than feet? (§7)"""
-    if options["minimum_images"] is None:
-        options["minimum_images"] = 0 if options["data"] == "samples" else 10
-    return _run("animal-parts", **options)
+    if values["minimum_images"] is None:
+        values["minimum_images"] = 0 if values["data"] == "samples" else 10
+    return _run("animal-parts", **values)
 
 
 @benchmark.command()
@@ -115,9 +102,9 @@ def animal_parts(**options: Any) -> int:
 @click.option(
     "--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Steps of each curve."
 )
-def faithfulness(**options: Any) -> int:
+def faithfulness(**values: Any) -> int:
     """Does the score follow the map when pixels are deleted and inserted?"""
-    return _run("faithfulness", **options)
+    return _run("faithfulness", **values)
 
 
 def _run(
@@ -138,7 +125,7 @@ def _run(
     cores_per_worker: int | None,
     images: Path | None = None,
     near: bool = False,
-    **options: Any,
+    **values: Any,
 ) -> int:
     from tqdm import tqdm
 
@@ -147,21 +134,18 @@ def _run(
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 
     with _mistakes():
-        mask = MaskSettings.preset(preset, network=network_name)
-        if settings_file is not None:
-            mask = MaskSettings.from_file(settings_file, mask)
-        mask = mask.replace(game=game) if game is not None else mask
+        mask = changed(MaskSettings.preset(preset, network=network_name), settings_file, game)
         chosen = (
             tuple(part.strip() for part in methods.split(",") if part.strip()) if methods is not None else ()
         )
-        settings = BenchmarkSettings.preset(preset, network=network_name, methods=chosen, **options).replace(
+        settings = BenchmarkSettings.preset(preset, network=network_name, methods=chosen, **values).replace(
             mask=mask
         )
         _check(name, settings)
         source = read_data(name, data, split, images=images, near=near)
         for line in source.dataset.problems:
             click.echo(f"left out: {line}", err=True)
-        network = _load(network_name, weights, device)
+        network = load(network_name, weights, device)
         # disable=None: a bar on a terminal, none in a pipe.
         with tqdm(unit="record", disable=None) as bar:
 
@@ -181,7 +165,7 @@ def _run(
                 progress=progress,
             )
     _tell(outcome)
-    return 0
+    return DONE
 
 
 def _check(name: str, settings: BenchmarkSettings) -> None:
@@ -189,15 +173,6 @@ def _check(name: str, settings: BenchmarkSettings) -> None:
     from perturb_tutorial.benchmarks.registry import find_benchmark
 
     find_benchmark(name).chosen_methods(settings)
-
-
-def _load(name: str, weights: Path | None, device: str) -> Network:
-    from perturb_tutorial.networks import WeightsUnavailable, load_network, pick_device
-
-    try:
-        return load_network(name, weights=weights, device=pick_device(device))
-    except WeightsUnavailable as error:
-        raise click.ClickException(str(error)) from error
 
 
 @contextmanager

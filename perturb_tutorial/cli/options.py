@@ -1,0 +1,115 @@
+"""What several commands take, and how their values are checked before time is spent."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
+
+if TYPE_CHECKING:
+    from perturb_tutorial.networks import Network
+
+DONE, MISTAKE, INTERRUPTED = 0, 2, 130
+
+BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
+"""A progress bar whose images or masks are also done in parts."""
+
+SEEDS = click.IntRange(min=0, max=LARGEST_SEED)
+"""What torch's generators take."""
+
+network = click.option(
+    "--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"
+)
+weights = click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The network's state dict, if not downloaded.",
+)
+device = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+seed = click.option("--seed", type=SEEDS, default=0, show_default=True)
+game = click.option(
+    "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
+)
+preset = click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
+settings = click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON of mask settings.",
+)
+mask_engine = click.option(
+    "--mask-engine",
+    type=click.Choice(ENGINES),
+    default="torch",
+    show_default=True,
+    help="onnx: the same gradients, on a CPU faster for EfficientNets.",
+)
+
+
+def together(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator that adds ``options`` in the order in which the help lists them."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+@contextmanager
+def mistake(option: str) -> Iterator[None]:
+    """A ValueError in the block is the user's: one line that names the option."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        bare = option.lstrip("-")
+        raise click.ClickException(f"{option}: {text.removeprefix(f'{bare}: ')}") from error
+
+
+def load(name: str, weights: Path | None, device: str) -> Network:
+    """The network that ``--network``, ``--weights`` and ``--device`` ask for."""
+    from perturb_tutorial.networks import WeightsUnavailable, load_network, pick_device
+
+    with mistake("--device"):
+        chosen = pick_device(device)
+    with mistake("--weights" if weights else "--network"):
+        try:
+            return load_network(name, weights=weights, device=chosen)
+        except WeightsUnavailable as error:
+            raise click.ClickException(str(error)) from error
+
+
+def changed(settings: MaskSettings, settings_file: Path | None, game: str | None) -> MaskSettings:
+    """``settings`` as changed by ``--settings``, and that by ``--game``: an explicit option beats a preset."""
+    if settings_file is not None:
+        settings = MaskSettings.from_file(settings_file, settings)
+    return settings if game is None else settings.replace(game=game)
+
+
+def prepare(output: Path) -> None:
+    """The folder ``output``, made and tried before any time is spent."""
+    try:
+        if output.exists() and not output.is_dir():
+            raise click.ClickException(f"--output: {output} is a file; give a folder")
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise unwritable(output, error, "another folder") from error
+
+
+def unwritable(output: Path, error: OSError, mend: str) -> click.ClickException:
+    """What is said where ``--output`` cannot be written; the mend is to give ``mend``."""
+    return click.ClickException(
+        f"--output: {output} cannot be written ({error.strerror or error}); give {mend}"
+    )
