@@ -7,8 +7,8 @@ import torch
 from small_inputs import tiny_module
 
 import perturb_tutorial as pt
+from perturb_tutorial.datasets import stored
 from perturb_tutorial.datasets.samples import all_samples
-from perturb_tutorial.files import resource
 
 
 @pytest.fixture
@@ -53,6 +53,6 @@ def preservation_masks() -> pt.Masks:
 def _stored(sweep: str) -> pt.Masks:
     """The rows of foolbox's photographs among the 25 with a class, in the order of studies/sweeps.py."""
     packages = [sample.package for sample in all_samples().values() if sample.class_index is not None]
-    masks = pt.Masks.load(resource(f"sweeps/{sweep}.pt"))
+    masks = stored(sweep)
     assert len(masks) == len(packages)
     return masks[[row for row, package in enumerate(packages) if package == "foolbox"]]

@@ -21,6 +21,7 @@ from perturb_tutorial.datasets.records import (
     first_images,
     pairs,
 )
+from perturb_tutorial.datasets.stored_runs import stored, stored_maps, stored_names
 
 __all__ = [
     "CategoryMatch",
@@ -41,5 +42,8 @@ __all__ = [
     "read_coco_json",
     "read_imagenet",
     "shows",
+    "stored",
+    "stored_maps",
+    "stored_names",
     "with_both_parts",
 ]
