@@ -6,6 +6,7 @@ The imports are read from the source, so that one inside a function or for types
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -176,6 +177,26 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LINES
     }
     assert long == {}
+
+
+def test_chapters_use_public_names_only() -> None:
+    """A chapter is read by those who write their own: no name that begins with an underscore, no module of ours
+    that only finds files.
+    """
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            code = "".join(line for line in cell["source"] if not line.startswith("%"))
+            if cell["cell_type"] != "code" or PACKAGE not in code:
+                continue
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = [alias.name for alias in node.names] + [getattr(node, "module", "")]
+                    parts = [part for name in names for part in name.split(".")]
+                    assert not [p for p in parts if p.startswith("_") and p != "__future__"], (
+                        f"{path.name}: {parts}"
+                    )
+                    assert f"{PACKAGE}.files" not in names, path.name
 
 
 def test_the_public_names_stay() -> None:
