@@ -21,7 +21,8 @@ import matplotlib  # noqa: E402
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from perturb_tutorial.study.widgets import LIVE_ONLY, encode, explorer  # noqa: E402
+from perturb_tutorial.study.frames import encode  # noqa: E402
+from perturb_tutorial.study.widgets import LIVE_ONLY, explorer  # noqa: E402
 
 GRAYS = {0: 0, 1: 80, 2: 160, 3: 240}
 
