@@ -16,7 +16,6 @@ medians. bench/on_gpu.sh runs the tests of the GPU and then all of this.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import re
 import statistics
@@ -29,23 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from costs import gflops, gradient_of
+from costs import gflops
 from data_set import paper_data_set
-from peers import Clock, eager_loop, ours
-from torch import Tensor
+from on_card import OnGpu, compile_ahead, cuda_peak, say
+from peers import eager_loop
 from torch.profiler import ProfilerActivity, profile
 
 import perturb_tutorial as pt
-from perturb_tutorial.engines.compiled import compiled_logits
 from perturb_tutorial.files import resource, whole_file
-from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.objectives import objective
 
 BATCHES = (1, 8, 64, 256)
 COMPILED_BATCHES = (256,)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 MASK_ITERATIONS = 300
-ITERATIONS = 40  # of a timed run: enough to be recorded, the median is of replays
 PARTS = ("agreement", "iterations", "profile", "paper", "memory")
 KINDS = {
     "convolution": ("conv", "gemm", "dgrad", "fprop", "cutlass", "nvjet", "xmma", "winograd"),
@@ -53,67 +49,6 @@ KINDS = {
     "copy and fill": ("copy", "cat", "fill", "pad", "index"),
     "elementwise": ("elementwise", "triton", "reduce", "softmax"),
 }
-
-
-class OnGpu:
-    """A network, photographs, and how to time them."""
-
-    def __init__(self, device: str = "cuda", network: pt.Network | None = None) -> None:
-        self.network = network or pt.load_network(device=device)
-        samples = pt.load_samples(self.network.input_size)
-        self.pictures, self.targets = samples.images, [target or 0 for target in samples.targets]
-
-    def images(self, count: int) -> tuple[Tensor, list[int]]:
-        """``count`` photographs and their classes, over and over again."""
-        rows = [row % len(self.pictures) for row in range(count)]
-        return self.pictures[rows], [self.targets[row] for row in rows]
-
-    def learn(self, batch: int, iterations: int = ITERATIONS, **options: object) -> Clock:
-        settings = pt.MaskSettings(initialization="half", iterations=iterations)
-        return ours(self.network, *self.images(batch), settings, **options)
-
-    def passes(self, batch: int, precision: str, engine: str = "torch", rounds: int = 15) -> float:
-        """Seconds of the network's forward pass and input gradient of ``batch`` images, recorded and replayed."""
-        network, device = self.network, self.network.device
-        images = self.images(batch)[0].to(device)
-        work = gradient_of(network, network.normalize(images))
-        if engine == "compile":
-            inputs = network.normalize(images).requires_grad_(True)
-            work = lambda: torch.autograd.grad(compiled_logits(network, inputs)[:, 0].sum(), inputs)  # noqa: E731
-        autocast = (
-            torch.autocast(device.type, dtype=torch.bfloat16)
-            if precision == "bfloat16"
-            else contextlib.nullcontext()
-        )
-        with arithmetic(device, precision), autocast:
-            return median_seconds(recorded(work, device), device, rounds)
-
-
-def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """``work`` as a CUDA graph; as it is on other devices."""
-    if device.type != "cuda":
-        return work
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
-
-
-def median_seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:
-    times = []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
 
 
 def agreement(bench: OnGpu, precisions: Iterable[str] = PRECISIONS) -> dict[str, Any]:
@@ -270,15 +205,6 @@ def memory(bench: OnGpu, peak: Callable[[], float]) -> dict[str, Any]:
     return found
 
 
-def cuda_peak(device: torch.device) -> float:
-    """Bytes at the peak since the last call."""
-    if device.type != "cuda":
-        return 1.0
-    peak = torch.cuda.max_memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return float(peak)
-
-
 def profiles(bench: OnGpu, batches: Iterable[int] = (1, 8, 64)) -> dict[str, Any]:
     """Share of the GPU's time by kind of kernel and the heaviest kernels, of one iteration's operations by batch."""
     found: dict[str, Any] = {}
@@ -307,23 +233,6 @@ def profiles(bench: OnGpu, batches: Iterable[int] = (1, 8, 64)) -> dict[str, Any
             "heaviest": {name: value / total for name, value in heaviest},
         }
     return found
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
-def compile_ahead(jobs: Iterable[tuple[str, str]]) -> list[subprocess.Popen[bytes]]:
-    """Compiles in processes of their own, side by side, into the compiler's cache on the disk."""
-    code = (
-        "import sys, torch; sys.path[:0] = ['bench']; import perturb_tutorial as pt\n"
-        "name, precision = sys.argv[1:]\n"
-        "network = pt.load_network(name) if name.startswith('eff') else pt.seeded_network(name, device='auto')\n"
-        "images = torch.rand(256, 3, network.input_size, network.input_size)\n"
-        "settings = pt.MaskSettings(iterations=2, initialization='half')\n"
-        "pt.learn_masks(network, images, 0, settings, engine='compile', precision=precision, batch_size=256)\n"
-    )
-    return [subprocess.Popen([sys.executable, "-c", code, *job]) for job in jobs]
 
 
 def main() -> None:

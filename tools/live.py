@@ -269,9 +269,7 @@ def precompute() -> dict[str, Any]:
     }
 
 
-def learn_and_record(
-    network: Any, pixels: Any, targets: list[int], settings: Any
-) -> tuple[Any, dict[int, Any]]:
+def learn_and_record(network: Any, pixels: Any, targets: list[int], settings: Any) -> tuple[Any, Any]:
     """`learn_masks`, and the grids N×1×h×w after each of FRAMES iterations, seen in the one run."""
     from perturb_tutorial.canvas import ImageCanvas
     from perturb_tutorial.networks.batch_invariance import batch_invariant

@@ -14,6 +14,7 @@ from perturb_tutorial.study.speed import speed_results
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import data_set
 import gpu
+import on_card
 import peers
 import speed
 
@@ -49,13 +50,13 @@ def bench(tiny, noise_images):
 @pytest.fixture
 def on_gpu(tiny, noise_images):
     """The measurements of a GPU with the small network, on the CPU."""
-    small = object.__new__(gpu.OnGpu)
+    small = object.__new__(on_card.OnGpu)
     small.network, small.pictures, small.targets = tiny, noise_images, [0, 1, 2]
     return small
 
 
 def test_precisions_are_measured_against_passes_of_their_own(on_gpu, monkeypatch):
-    monkeypatch.setattr(gpu, "ITERATIONS", 3)
+    monkeypatch.setattr(on_card, "ITERATIONS", 3)
     monkeypatch.setattr(gpu, "whole_masks", lambda bench, eager, count: [])
     found = gpu.iterations(on_gpu, batches=(2,), compiled_batches=(), rounds=1)
     assert [(row["engine"], row["precision"], row["batch"]) for row in found["rows"]] == [
