@@ -29,7 +29,7 @@ from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.batch_invariance import batch_invariant
-from perturb_tutorial.objectives import class_sets, class_weights, objective
+from perturb_tutorial.objectives import class_weights, mask_sets, objective
 from perturb_tutorial.results import History, Masks
 from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings, check_seed
 
@@ -117,7 +117,7 @@ def _checked(
         raise ValueError("images: expected at least one image, got none")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    return class_sets(targets, len(images), network.class_count), batch_size
+    return mask_sets(targets, len(images), network.class_count), batch_size
 
 
 def learn_in_batches(
