@@ -178,14 +178,37 @@ def _adaptive_pool_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
     return matrices[0].T @ gradient @ matrices[1]
 
 
+def _upsampling_backward(forward: Any) -> Callable[..., Tensor]:
+    """The same for an enlargement of N×C×H×W, whose matrices are what ``forward`` makes of the unit vectors."""
+
+    def backward(
+        gradient: Tensor, output_size: Sequence[int], input_size: Sequence[int], *options: Any
+    ) -> Tensor:
+        corners = [option for option in options if isinstance(option, bool)]  # "nearest" has no such option
+        scales = [*options[len(corners) :], None, None][:2]  # the tracer leaves None at the end out
+        matrices = []
+        for places, size, scale in zip(output_size, input_size[2:], scales, strict=True):
+            units = torch.eye(size).view(1, size, size, 1)
+            matrices.append(forward(units, [places, 1], *corners, scale, None)[0, :, :, 0])
+        result: Tensor = matrices[0] @ gradient @ matrices[1].T
+        return result
+
+    return backward
+
+
 BACKWARD: dict[Any, Callable[..., Any]] = {
     **get_decompositions(
         [
+            aten._fused_rms_norm_backward,
+            aten._prelu_kernel_backward,
             aten.elu_backward,
             aten.gelu_backward,
+            aten.glu_backward,
             aten.hardsigmoid_backward,
             aten.hardswish_backward,
             aten.leaky_relu_backward,
+            aten.log_sigmoid_backward,
+            aten.mish_backward,
             aten.native_batch_norm_backward,
             aten.native_group_norm_backward,
             aten.native_layer_norm_backward,
@@ -199,6 +222,9 @@ BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
     aten.avg_pool2d_backward.default: _average_pool_backward,
     aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
+    aten.upsample_bicubic2d_backward.default: _upsampling_backward(aten.upsample_bicubic2d.default),
+    aten.upsample_bilinear2d_backward.default: _upsampling_backward(aten.upsample_bilinear2d.default),
+    aten.upsample_nearest2d_backward.default: _upsampling_backward(aten.upsample_nearest2d.default),
 }
 
 

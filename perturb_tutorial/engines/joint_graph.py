@@ -11,7 +11,7 @@ x and x′ are pixels in [0, 1]; normalization and upsampling are in the graph, 
 jitter (both pictures shifted) are the caller's. w is 1 for each target class.
 
 The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer,
-in operations that every runtime has (module ``backward_rules``).
+in operations that every runtime has (module ``backward``).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from engine_inputs import by_autograd, example
 from torch import nn
 
 import perturb_tutorial as pt
@@ -18,19 +19,7 @@ from perturb_tutorial.engines.joint_graph import (
     trace_joint,
     with_half_weights,
 )
-from perturb_tutorial.masks import upsample
-from perturb_tutorial.perturbations import fully_perturbed, perturb
-
-
-def by_autograd(network, settings, mask, image, background, weights):
-    """Score, gradient and probabilities by the package's own functions, one after the other."""
-    grid = mask.clone().requires_grad_(True)
-    size = network.input_size
-    covered = perturb(image, background, upsample(grid, size, settings.mask_sigma * size / 224))
-    probabilities = network.scores(covered)
-    score = (probabilities * weights).sum(1)
-    (gradient,) = torch.autograd.grad(score.sum(), grid)
-    return score.detach(), gradient, probabilities.detach()
+from perturb_tutorial.perturbations import fully_perturbed
 
 
 def run(path, inputs):
@@ -41,19 +30,6 @@ def run(path, inputs):
     assert tuple(item.name for item in session.get_outputs()) == OUTPUTS
     outputs = session.run(None, dict(zip(INPUTS, (x.numpy() for x in inputs), strict=True)))
     return [torch.from_numpy(output) for output in outputs]
-
-
-def example(network, count, settings, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    size = network.input_size
-    coarse = torch.rand(count, 3, 8, 8, generator=generator)
-    image = nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
-    background = fully_perturbed(image, "blur", color=network.mean_color)
-    mask = torch.rand(count, 1, settings.grid_size, settings.grid_size, generator=generator)
-    weights = torch.zeros(count, network.class_count)
-    weights[torch.arange(count), torch.arange(count) % network.class_count] = 1
-    weights[0, :2] = 1  # a set of classes (eq. 2)
-    return mask, image, background, weights
 
 
 def differences(expected, got):
@@ -207,6 +183,71 @@ def test_what_cannot_be_exported_says_which_engine_can(tmp_path):
     network = pt.Network(Transposed(), input_size=16, device="cpu")
     with pytest.raises(ValueError, match=r"Transposed has a transposed convolution .* engine='torch' works"):
         export_joint_graph(network, tmp_path / "joint.onnx")
+
+
+def test_a_transposed_convolution_has_a_weight_of_its_own():
+    # What OpenVINO would arrange for the strided convolution and then take for the transposed one, too.
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.Tanh(),
+        nn.Conv2d(8, 8, 3, stride=2, groups=2),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    )
+    module(torch.zeros(1, 3, 32, 32))
+    network = pt.Network(module, input_size=32, device="cpu")
+    model = joint_graph.joint_model(trace_joint(network, pt.MaskSettings(), 1), "strided")
+    weights = [node.input[1] for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    assert len(weights) == 4
+    assert len(set(weights)) == 4
+    assert set(weights) <= {item.name for item in model.graph.initializer}
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 4)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, inputs):
+        tokens = self.patches(inputs).flatten(2).transpose(1, 2)
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+def test_attention_is_recorded_as_matrix_products(tmp_path):
+    torch.manual_seed(0)
+    settings = pt.MaskSettings()
+    network = pt.Network(Attention(), input_size=32, device="cpu")
+    inputs = example(network, 2, settings)
+    export_joint_graph(network, tmp_path / "joint.onnx", batch_size=2)
+    got = run(tmp_path / "joint.onnx", inputs)
+    assert max(differences(by_autograd(network, settings, *inputs), got)) < 1e-5
+
+
+class Undecided(nn.Module):
+    def forward(self, inputs):
+        means = inputs.mean((2, 3))
+        return means if means[0, 0] > 0 else 2 * means
+
+
+class Unconnected(nn.Module):
+    def forward(self, inputs):
+        with torch.no_grad():
+            return inputs.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Undecided(), "Undecided has a step that cannot be recorded .* engine='torch' works with it"),
+        (Unconnected(), "expected logits with a gradient"),
+    ],
+)
+def test_what_cannot_be_recorded_is_told_in_a_sentence(module, words):
+    network = pt.Network(module, input_size=16, device="cpu")
+    with pytest.raises(ValueError, match=words) as raised:
+        trace_joint(network, pt.MaskSettings(), 1)
+    assert "\n" not in str(raised.value)
 
 
 def test_exporting_leaves_the_network_as_it_was(tiny, tmp_path, noise_images):

@@ -7,12 +7,20 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
+from engine_inputs import by_autograd, distance, example
+from onnx import TensorProto, helper, numpy_helper
 from small_inputs import FailsOnBlack, tiny_module
 
 import perturb_tutorial as pt
+from perturb_tutorial.engines import openvino as openvino_engine
 from perturb_tutorial.engines.openvino import JointRuntime, cache_folder
+from perturb_tutorial.perturbations import fully_perturbed
+
+KINKED = 0.02
+"""How far gradients may be apart where a rectifier's input may round to the other side of 0."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +40,31 @@ def test_masks_are_those_of_torch(lite0, game):
     samples = pt.load_samples(lite0.input_size, names=["dalmatian", "bald_eagle"])
     settings = pt.MaskSettings(game=game, iterations=25)
     expected, got = both(lite0, samples.images, samples.targets, settings)
-    torch.testing.assert_close(got.grid, expected.grid, atol=0.5, rtol=0)
     # The first score is before any step: what differs is the rounding of one forward pass.
     torch.testing.assert_close(got.history.score[:, 0], expected.history.score[:, 0], atol=1e-5, rtol=0)
-    # Later ones differ as rounding grows under Adam; the bounds are those for engines of the design.
-    torch.testing.assert_close(got.history.score, expected.history.score, atol=0.05, rtol=0)
-    torch.testing.assert_close(got.history.area, expected.history.area, atol=0.02, rtol=0)
+    # Later ones differ as rounding grows under Adam, whose first steps are ±γ even where the gradient is rounding
+    # alone. The bounds of the protocol for an image alone and in a batch, which differ in rounding, too.
     for a, b in zip(got.saliency, expected.saliency, strict=True):
-        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] >= 0.9
+        assert (a - b).abs().mean() <= 0.02
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] >= 0.99
+    torch.testing.assert_close(got.history.score, expected.history.score, atol=0.02, rtol=0)
+    torch.testing.assert_close(got.history.area, expected.history.area, atol=0.02, rtol=0)
     assert torch.equal(got.converged, expected.converged)
     assert torch.equal(got.radius, expected.radius)
+
+
+def test_gradients_on_photographs_are_those_of_torch(lite0):
+    pytest.importorskip("foolbox", reason="carries the photographs")
+    samples = pt.load_samples(lite0.input_size, names=["dalmatian", "bald_eagle"])
+    settings = pt.MaskSettings()
+    mask, _, _, _ = example(lite0, 2, settings)
+    background = fully_perturbed(samples.images, "blur", color=lite0.mean_color)
+    weights = torch.eye(lite0.class_count)[torch.tensor([int(target) for target in samples.targets])]
+    inputs = (mask, samples.images, background, weights)
+    expected_score, expected, _ = by_autograd(lite0, settings, *inputs)
+    score, gradient = JointRuntime(lite0, settings, 2)(*inputs)
+    torch.testing.assert_close(score, expected_score, atol=1e-5, rtol=1e-4)
+    assert distance(gradient, expected) <= KINKED
 
 
 def test_history_and_sets_of_classes_on_a_small_network(tiny, noise_images):
@@ -145,3 +168,80 @@ def test_a_damaged_file_of_the_cache_is_made_anew(tiny, noise_images, keep):
     got = pt.learn_masks(again, noise_images, 0, settings, engine="onnx")
     torch.testing.assert_close(got.grid, expected.grid)
     assert len(file.read_bytes()) == len(whole)
+
+
+def test_a_cached_graph_with_wrong_numbers_is_made_anew(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=2)
+    expected = pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx")
+    (file,) = cache_folder().glob("*.onnx")
+    model = onnx.load(file)
+    for item in model.graph.initializer:
+        if list(item.dims) == [12, 8, 3, 3]:
+            item.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(item), item.name))
+    onnx.save(model, file)
+    again = pt.Network(tiny.module, mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
+    got = pt.learn_masks(again, noise_images, 0, settings, engine="onnx")
+    torch.testing.assert_close(got.grid, expected.grid)
+
+
+def test_graphs_of_another_writer_are_not_read(tiny, noise_images, monkeypatch):
+    settings = pt.MaskSettings(iterations=1)
+    pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx")
+    (file,) = cache_folder().glob("*.onnx")
+    file.write_bytes(b"")
+    monkeypatch.setattr(openvino_engine, "WRITER", openvino_engine.WRITER + 1)
+    again = pt.Network(tiny.module, mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
+    pt.learn_masks(again, noise_images, 0, settings, engine="onnx")
+    assert len(list(cache_folder().glob("*.onnx"))) == 2
+    assert file.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("output", "factor", "words"),
+    [
+        ("gradient", 1.05, "gets a gradient that is 0.05 of its largest value apart"),
+        ("gradient", float("nan"), "gets a gradient that is nan of"),
+        ("gradient", 0.0, "gets a gradient that is 1 of"),
+        ("score", 1.01, "gets a score that is 0.01 of"),
+        ("score", float("nan"), "gets a score that is nan of"),
+    ],
+)
+def test_a_wrong_graph_is_refused_at_first_use(tiny, noise_images, monkeypatch, output, factor, words):
+    written = []
+    real = openvino_engine.joint_model
+
+    def wrong(graph, name):
+        model = real(graph, name)
+        for node in model.graph.node:
+            node.output[:] = ["right" if value == output else value for value in node.output]
+            node.input[:] = ["right" if value == output else value for value in node.input]
+        model.graph.initializer.append(helper.make_tensor("factor", TensorProto.FLOAT, [], [factor]))
+        model.graph.node.append(helper.make_node("Mul", ["right", "factor"], [output]))
+        written.append(name)
+        return model
+
+    monkeypatch.setattr(openvino_engine, "joint_model", wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words) as raised:
+            pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=1), engine="onnx")
+        assert str(raised.value).startswith("network: Sequential gets")
+        assert str(raised.value).endswith("engine='torch' works with it")
+        assert "\n" not in str(raised.value)
+    assert len(written) == 1, "a refusal is kept"
+
+
+def test_what_openvino_cannot_run_is_refused(tiny, noise_images, monkeypatch):
+    graph = helper.make_graph(
+        [helper.make_node("Unheard", ["x"], ["y"], domain="of")],
+        "unheard",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("of", 1)]
+    )
+    monkeypatch.setattr(openvino_engine, "joint_model", lambda graph, name: model)
+    with pytest.raises(
+        ValueError, match=r"Sequential gets an error \(.+\) from OpenVINO; engine='torch' works"
+    ):
+        pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=1), engine="onnx")

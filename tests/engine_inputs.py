@@ -1,0 +1,40 @@
+"""Inputs of an engine, and what it should compute from them, by the package's own functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from perturb_tutorial.masks import upsample
+from perturb_tutorial.perturbations import fully_perturbed, perturb
+
+
+def by_autograd(network, settings, mask, image, background, weights):
+    """Score, gradient and probabilities by the package's own functions, one after the other."""
+    grid = mask.clone().requires_grad_(True)
+    size = network.input_size
+    covered = perturb(image, background, upsample(grid, size, settings.mask_sigma * size / 224))
+    probabilities = network.scores(covered)
+    score = (probabilities * weights).sum(1)
+    (gradient,) = torch.autograd.grad(score.sum(), grid)
+    return score.detach(), gradient, probabilities.detach()
+
+
+def example(network, count, settings, seed=0):
+    """Masks, smooth images, their backgrounds, and the weights of a class for each, of two classes for the first."""
+    generator = torch.Generator().manual_seed(seed)
+    size = network.input_size
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    image = nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
+    background = fully_perturbed(image, "blur", color=network.mean_color)
+    mask = torch.rand(count, 1, settings.grid_size, settings.grid_size, generator=generator)
+    weights = torch.zeros(count, network.class_count)
+    weights[torch.arange(count), torch.arange(count) % network.class_count] = 1
+    weights[0, :2] = 1  # a set of classes (eq. 2)
+    return mask, image, background, weights
+
+
+def distance(got, expected):
+    """max |a − b| / max |b| of each row, the largest: how far gradients are apart."""
+    apart = (got - expected).abs().flatten(1).amax(1) / expected.abs().flatten(1).amax(1)
+    return float(apart.max())
