@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -512,3 +513,27 @@ def test_what_each_device_says_when_it_is_full():
     ):
         assert batches.out_of_memory(RuntimeError(words))
     assert not batches.out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs one for C++")
+def test_compiled_passes_give_the_same_masks(tiny, noise_images):
+    settings = pt.MaskSettings(iterations=6, initialization="half")
+    images = torch.cat([noise_images, noise_images[:2]])
+    expected = pt.learn_masks(tiny, images, 1, settings)
+    # A last part of one image is filled up to the two for which the code was made.
+    got = pt.learn_masks(tiny, images, 1, settings, engine="compile", batch_size=2)
+    torch.testing.assert_close(got.grid, expected.grid, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda module, **_: lambda x: module(x.flip(3)), "another gradient when it is compiled"),
+        (lambda module, **_: lambda x: module(x) * torch.nan, "another gradient when it is compiled"),
+        (lambda module, **_: lambda x: 1 / 0, "cannot be compiled here .ZeroDivisionError"),
+    ],
+)
+def test_what_a_compiler_gets_wrong_is_refused(tiny, noise_images, monkeypatch, made, told):
+    monkeypatch.setattr(torch, "compile", made)
+    with pytest.raises(ValueError, match=told):
+        pt.learn_masks(tiny, noise_images, 1, pt.MaskSettings(iterations=2), engine="compile")

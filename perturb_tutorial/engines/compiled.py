@@ -2,6 +2,8 @@
 
 The compiler merges elementwise operations, poolings and concatenations that PyTorch otherwise runs one by one. It
 takes a minute or so for each network and batch size, once a process, so it pays from some hundreds of images on.
+
+The first gradient of each form of input is compared with the one that PyTorch computes without the compiler.
 """
 
 from __future__ import annotations
@@ -15,21 +17,39 @@ from torch import Tensor
 from perturb_tutorial.batches import out_of_memory
 from perturb_tutorial.networks import Network
 
+ALIKE, ALIKE_ROUNDED = 0.99, 0.5
+"""The least cosine of the two gradients, the median over the images: in float32, where only units that round to the
+other side of a clip make a difference, and with fewer digits. A wrong graph's is near 0."""
+
 _compiled: WeakKeyDictionary[Network, Any] = WeakKeyDictionary()
+_compared: WeakKeyDictionary[Network, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
 
 def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
-    """What ``network.normalized_logits`` gives, by compiled code; differentiable in the inputs.
+    """What ``network.normalized_logits`` gives, by compiled code; differentiable in the inputs N×3×H×W.
 
-    Errors: ``ValueError`` for a network that cannot be compiled here.
+    Errors: ``ValueError`` for a network that cannot be compiled here, or whose compiled gradient is another one.
     """
+    form = (
+        tuple(inputs.shape),
+        torch.is_autocast_enabled(inputs.device.type),
+        torch.backends.cudnn.allow_tf32,
+    )
+    compared = _compared.setdefault(network, set())
+    if form not in compared:
+        _compare(network, inputs.detach(), exact=not any(form[1:]))
+        compared.add(form)
+    return _run(network, inputs)
+
+
+def _run(network: Network, inputs: Tensor) -> Tensor:
     if network not in _compiled:
         _compiled[network] = torch.compile(network.folded_logits, dynamic=False)
     if network.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:
         logits: Tensor = _compiled[network](inputs)
-    except Exception as error:  # whatever the compiler and the compilers behind it raise
+    except Exception as error:  # any kind: the compiler has several, and calls others
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]
@@ -37,3 +57,20 @@ def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
             f"engine: {network.name} cannot be compiled here ({type(error).__name__}: {reason}); use engine='torch'"
         ) from error
     return logits
+
+
+def _compare(network: Network, inputs: Tensor, *, exact: bool) -> None:
+    """Raises where the compiled passes have another gradient than the plain ones."""
+    gradients = []
+    for logits_of in (lambda x: _run(network, x), network.normalized_logits):
+        wanted = inputs.clone().requires_grad_(True)
+        with torch.enable_grad():
+            logits = logits_of(wanted).float()
+            (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), wanted)
+        gradients.append(gradient.flatten(1))
+    alike = float(torch.cosine_similarity(*gradients).median())
+    if not alike >= (ALIKE if exact else ALIKE_ROUNDED):  # which NaN is not
+        raise ValueError(
+            f"engine: {network.name} has another gradient when it is compiled (cosine {alike:.2f} with PyTorch's); use "
+            "engine='torch'"
+        )
