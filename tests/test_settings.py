@@ -90,7 +90,9 @@ def test_lengths_are_of_a_224_px_input_and_grow_with_it():
     settings = pt.MaskSettings()
     assert settings.lengths(224) == (5.0, 4)
     assert settings.lengths(448) == (10.0, 8)
-    assert settings.lengths(32) == (5 / 7, 1), "a jitter of less than a pixel is none"
+    assert settings.replace(jitter=1).lengths(32) == (5 / 7, 1), (
+        "a jitter of less than a pixel is none, which is 1"
+    )
 
 
 def test_every_setting_has_its_source():
