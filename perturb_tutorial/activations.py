@@ -28,13 +28,12 @@ from torch import Tensor, nn
 
 from perturb_tutorial.canvas import Step
 from perturb_tutorial.initialization import (
-    DISC_RADII,
     InitialMasks,
+    disc_candidates,
     normalized_score,
     rival_masks,
     smallest_discs,
 )
-from perturb_tutorial.masks import disc_grids
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
@@ -153,13 +152,7 @@ class _LayerCanvas:
         if self.settings.initialization != "disc":
             shape = (len(self.images), 1, *self.place.size)
             return rival_masks(shape, self.settings, self.seed, self.device)
-        size = self.size[0]
-        radii = torch.tensor(DISC_RADII, dtype=torch.float64) * size / REFERENCE_SIZE
-        # Averaged over one image px first, that is not at all, then over the layer's cells, square or not.
-        discs = nn.functional.adaptive_avg_pool2d(disc_grids(size, size, radii), self.place.size).to(
-            self.device
-        )
-        grids = 1 - discs if self.settings.game == "deletion" else discs
+        grids = disc_candidates(self.settings, self.size[0], self.place.size).to(self.device)
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
             images, weights = (x[rows].repeat_interleave(len(tried), 0) for x in (self.images, self.weights))

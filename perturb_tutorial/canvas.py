@@ -16,8 +16,8 @@ from perturb_tutorial.initialization import InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import target_score
-from perturb_tutorial.perturbations import fully_perturbed, perturb
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.perturbations import background_for, perturb
+from perturb_tutorial.settings import MaskSettings
 
 Step = int | Tensor
 """The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""
@@ -72,14 +72,13 @@ class ImageCanvas:
         self.device, self.images, self.precision = network.device, images, precision
         side = images.shape[-1]
         self.size = (side, side)
-        self.background = fully_perturbed(
-            images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
-        )
-        up = upsampling_matrix(side, settings.grid_size, settings.mask_sigma * side / REFERENCE_SIZE)
+        self.background = background_for(settings, images, color=network.mean_color, seed=seed)
+        lengths = settings.lengths(side)
+        up = upsampling_matrix(side, settings.grid_size, lengths.mask_sigma)
         self.up = up.to(images)
         self.column_means = self.up.sum(0) / side
         self.shifts = jitter_shifts(settings, side, seed)
-        self.windows = _Windows(self.shifts, side, jitter_reach(settings, side), self.device)
+        self.windows = _Windows(self.shifts, side, lengths.jitter, self.device)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -90,7 +89,7 @@ class ImageCanvas:
 
     def padded(self, images: Tensor) -> Tensor:
         """``images`` with their left and upper edges replicated as far as the jitter reaches."""
-        reach = jitter_reach(self.settings, self.size[0])
+        reach = self.settings.lengths(self.size[0]).jitter
         return torch.nn.functional.pad(images, (reach - 1, 0, reach - 1, 0), mode="replicate")
 
     def upsampled(self, grid: Tensor) -> Tensor:
@@ -216,15 +215,10 @@ class _Windows:
 
 def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
-    reach = jitter_reach(settings, size)
+    reach = settings.lengths(size).jitter
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator)
     return [(dx, dy) for dx, dy in drawn.tolist()]
-
-
-def jitter_reach(settings: MaskSettings, size: int) -> int:
-    """τ for an input of ``size`` px, at least 1 (no jitter)."""
-    return max(1, round(settings.jitter * size / REFERENCE_SIZE))
 
 
 def shift(padded: Tensor, dx: int, dy: int, size: int) -> Tensor:

@@ -24,7 +24,7 @@ from perturb_tutorial.files import whole_file
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
-from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.plotting import explanation
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import MaskSettings, check_seed
@@ -263,9 +263,7 @@ def _image_masks(
     masks = learn_masks(
         network, images, sets, settings, seed=seed, engine=request.mask_engine, progress=progress
     )
-    background = fully_perturbed(
-        images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
-    )
+    background = background_for(settings, images, color=network.mean_color, seed=seed)
     return masks, perturb(images, background, masks.mask)
 
 

@@ -22,14 +22,14 @@ from torch import Tensor
 from perturb_tutorial.masks import disc_grids, upsample
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
-from perturb_tutorial.perturbations import fully_perturbed, perturb
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings, check_seed
+from perturb_tutorial.perturbations import background_for, perturb
+from perturb_tutorial.settings import GAMES, MaskSettings, check_seed, scaled
 
 DISC_RADII = tuple(range(0, 176, 5))
 """Radii that are tried, image px of a 224 px input (§2: [0:5:175])."""
-SUPPRESSED = 0.01
+SUPPRESSED = GAMES["deletion"].threshold
 """Normalized score at which a deleted target counts as suppressed "by at least 99 %" (§2)."""
-PRESERVED = 0.99
+PRESERVED = GAMES["preservation"].threshold
 """Normalized score at which a target counts as preserved (§2)."""
 _RADII_AT_ONCE = 6
 _IMAGES_AT_ONCE = {"cpu": 8, "mps": 8, "cuda": 64}
@@ -43,7 +43,7 @@ class InitialMasks(NamedTuple):
     radius: Tensor
 
 
-class _Game(NamedTuple):
+class _Images(NamedTuple):
     """What the search needs of N images: everything has N rows."""
 
     images: Tensor
@@ -70,11 +70,11 @@ def initial_masks(
     of the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
     """
     if settings.initialization == "disc":
-        game = _Game(images, perturbed, weights, original_score, perturbed_score)
+        searched = _Images(images, perturbed, weights, original_score, perturbed_score)
         grids = disc_candidates(settings, images.shape[-1]).to(images)
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
-            return _disc_row(network, game, settings, rows, tried)
+            return _disc_row(network, searched, settings, rows, tried)
 
         return smallest_discs(normalized, grids, original_score > perturbed_score, settings)
     cells = settings.grid_size
@@ -93,11 +93,13 @@ def rival_masks(
     return InitialMasks(torch.full(shape, value, device=device), none)
 
 
-def disc_candidates(settings: MaskSettings, size: int) -> Tensor:
-    """Grids R×1×h×w of all radii, for an input of ``size`` px: the disc is 0 in deletion, 1 in preservation."""
-    radii = torch.tensor(DISC_RADII, dtype=torch.float64) * size / REFERENCE_SIZE
-    inside = disc_grids(size, settings.grid_size, radii)
-    return 1 - inside if settings.game == "deletion" else inside
+def disc_candidates(settings: MaskSettings, size: int, cells: tuple[int, int] | None = None) -> Tensor:
+    """Grids R×1×h×w of all radii, for an input of ``size`` px: the disc is 0 in deletion, 1 in preservation.
+
+    ``cells``: (h, w); None is the settings' own grid.
+    """
+    radii = scaled(torch.tensor(DISC_RADII, dtype=torch.float64), size)
+    return settings.rules.disc(disc_grids(size, cells or settings.grid_size, radii))
 
 
 def normalized_score(score: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
@@ -117,15 +119,13 @@ def disc_scores(
     images = network.check_images(images).to(network.device)
     sets = class_sets(targets, len(images), network.class_count)
     weights = class_weights(sets, network.class_count).to(images.device)
-    perturbed = fully_perturbed(
-        images, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma
-    )
+    perturbed = background_for(settings, images, color=network.mean_color)
     score = _scorer(network)
     grids = disc_candidates(settings, images.shape[-1]).to(images)
     with torch.inference_mode():
-        game = _Game(images, perturbed, weights, score(images, weights), score(perturbed, weights))
+        searched = _Images(images, perturbed, weights, score(images, weights), score(perturbed, weights))
         every = torch.arange(len(images))
-        rows = [_disc_row(network, game, settings, every[part], grids) for part in every.split(1)]
+        rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]
     return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids)), torch.tensor(DISC_RADII)
 
 
@@ -133,15 +133,17 @@ def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda pixels, weights: target_score(network.logits(pixels), weights)
 
 
-def _disc_row(network: Network, game: _Game, settings: MaskSettings, rows: Tensor, grids: Tensor) -> Tensor:
+def _disc_row(
+    network: Network, searched: _Images, settings: MaskSettings, rows: Tensor, grids: Tensor
+) -> Tensor:
     """ŝ of some grids (r×1×h×w) on some images: len(rows)×r."""
-    size = game.images.shape[-1]
-    masks = upsample(grids, size, settings.mask_sigma * size / REFERENCE_SIZE)
-    images, perturbed = game.images[rows], game.perturbed[rows]
+    size = searched.images.shape[-1]
+    masks = upsample(grids, size, settings.lengths(size).mask_sigma)
+    images, perturbed = searched.images[rows], searched.perturbed[rows]
     pixels = perturb(images[:, None], perturbed[:, None], masks[None]).flatten(0, 1)
-    weights = game.weights[rows].repeat_interleave(len(grids), 0)
+    weights = searched.weights[rows].repeat_interleave(len(grids), 0)
     score = target_score(network.logits(pixels), weights).view(len(rows), len(grids))
-    return normalized_score(score, game.original_score[rows, None], game.perturbed_score[rows, None])
+    return normalized_score(score, searched.original_score[rows, None], searched.perturbed_score[rows, None])
 
 
 def smallest_discs(
@@ -161,8 +163,7 @@ def smallest_discs(
             tried = grids[start : start + _RADII_AT_ONCE]
             left = []
             for rows in open_rows.split(at_once) if len(open_rows) else ():
-                score = normalized(rows, tried)
-                fits = score <= SUPPRESSED if settings.game == "deletion" else score >= PRESERVED
+                fits = settings.rules.suffices(normalized(rows, tried))
                 first = fits.int().argmax(1).cpu()  # the first radius that fits; 0 too where none does
                 hit = fits.any(1).cpu()
                 found[rows[hit]] = tried[first[hit]]

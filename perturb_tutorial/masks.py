@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perturb_tutorial.settings import scaled
+
 TRUNCATE = 4.0
 """A Gaussian ends at this many σ."""
 
@@ -97,13 +99,13 @@ def discs(size: int, radii: Tensor, centers: Tensor | None = None) -> Tensor:
     return (squared < radii[:, None, None] ** 2).to(torch.float32)[:, None]
 
 
-def disc_grids(size: int, cells: int, radii: Tensor) -> Tensor:
-    """Softened, centered discs on the grid, R×1×cells×cells, 1 inside (§2).
+def disc_grids(size: int, cells: int | tuple[int, int], radii: Tensor) -> Tensor:
+    """Softened, centered discs on the grid, R×1×h×w, 1 inside (§2).
 
-    ``radii`` in image px of an input of ``size`` px. The disc is blurred by σ = 10 px (of 224) and then
-    averaged over each mask px.
+    ``cells``: (h, w), or the side of a square grid. ``radii`` in image px of an input of ``size`` px. The
+    disc is blurred by σ = 10 px (of 224) and then averaged over each mask px.
     """
-    soft = blur(discs(size, radii), INITIAL_DISC_SIGMA * size / 224)
+    soft = blur(discs(size, radii), scaled(INITIAL_DISC_SIGMA, size))
     return torch.nn.functional.adaptive_avg_pool2d(soft, cells)
 
 

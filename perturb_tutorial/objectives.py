@@ -126,8 +126,8 @@ def target_score(logits: Tensor, weights: Tensor) -> Tensor:
 
 def objective(grid: Tensor, score: Tensor, settings: MaskSettings) -> Tensor:
     """The loss of each image, N values, from its grid N×1×h×w (in [0, 1]) and its target score."""
-    deletion = settings.game == "deletion"
-    counted = 1 - grid if deletion else grid
+    game = settings.rules
+    counted = game.salient(grid)
     tv = total_variation(grid, settings.tv_exponent)
     penalty = settings.area_weight * counted.sum((1, 2, 3)) + settings.tv_weight * tv
-    return penalty + score if deletion else penalty - score
+    return penalty + game.sign * score

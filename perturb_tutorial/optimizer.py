@@ -178,7 +178,7 @@ def learn_on(canvas: Canvas, settings: MaskSettings, report: Report, precision: 
             masked_score = canvas.masked(final).clone()
     for value in (original_score, perturbed_score, masked_score):
         finite &= torch.isfinite(value)
-    reached = masked_score < original_score if settings.game == "deletion" else masked_score > perturbed_score
+    reached = settings.rules.reached(masked_score, original_score, perturbed_score)
     return Masks(
         grid=final,
         size=canvas.size,
@@ -226,11 +226,11 @@ class _Recorder:
     """The history as it is made."""
 
     def __init__(self, count: int, settings: MaskSettings, device: torch.device) -> None:
-        self.deletion = settings.game == "deletion"
+        self.game = settings.rules
         self.history = History(*(torch.zeros(count, settings.iterations, device=device) for _ in range(3)))
 
     def note(self, step: Step, score: Tensor, kept: Tensor, tv: Tensor) -> None:
-        history, area = self.history, 1 - kept if self.deletion else kept
+        history, area = self.history, self.game.salient(kept)
         for kind, value in ((history.score, score), (history.area, area), (history.tv, tv)):
             if isinstance(step, int):
                 kind[:, step] = value

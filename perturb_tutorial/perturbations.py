@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.masks import blur
-from perturb_tutorial.settings import PERTURBATIONS, REFERENCE_SIZE, check_seed
+from perturb_tutorial.settings import PERTURBATIONS, MaskSettings, check_seed, scaled
 
 NOISE_SIGMA = 0.2
 """Standard deviation of the noise perturbation, in units of the [0, 1] color range."""
@@ -29,7 +29,7 @@ def fully_perturbed(
     """
     seed = check_seed(seed)
     if kind == "blur":
-        return blur(images, blur_sigma * images.shape[-1] / REFERENCE_SIZE)
+        return blur(images, scaled(blur_sigma, images.shape[-1]))
     if kind not in PERTURBATIONS:
         raise ValueError(f"perturbation: expected one of {', '.join(PERTURBATIONS)}, got {kind!r}")
     constant = color.to(images).view(1, 3, 1, 1).expand_as(images)
@@ -37,6 +37,13 @@ def fully_perturbed(
         return constant.clone()
     noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
     return constant + NOISE_SIGMA * noise.to(images)
+
+
+def background_for(settings: MaskSettings, images: Tensor, *, color: Tensor, seed: int = 0) -> Tensor:
+    """:func:`fully_perturbed` as ``settings`` say: the x′ that their masks blend ``images`` with."""
+    return fully_perturbed(
+        images, settings.perturbation, color=color, blur_sigma=settings.blur_sigma, seed=seed
+    )
 
 
 def perturb(images: Tensor, perturbed: Tensor, mask: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.objectives import objective
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import MaskSettings
 
 FORMAT = "perturb_tutorial masks 1"
 
@@ -79,11 +79,10 @@ class Masks:
     @property
     def salient_grid(self) -> Tensor:
         """N×1×h×w in [0, 1], ``grid`` turned so that it is high where the evidence is; it saturates at exactly 1."""
-        return 1 - self.grid if self.settings.game == "deletion" else self.grid
+        return self.settings.rules.salient(self.grid)
 
     def _at_input_size(self, grid: Tensor) -> Tensor:
-        sigma = self.settings.mask_sigma * self.size[-1] / REFERENCE_SIZE
-        return upsample(grid, self.size, sigma).clamp(0, 1)
+        return upsample(grid, self.size, self.settings.lengths(self.size[-1]).mask_sigma).clamp(0, 1)
 
     @property
     def area(self) -> Tensor:

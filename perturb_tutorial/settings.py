@@ -14,12 +14,14 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REFERENCE_SIZE = 224
 """The input size, in image px, for which every length of the paper is given (§4)."""
 
-GAMES = ("deletion", "preservation")
 ENGINES = ("torch", "onnx", "compile")
 """torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``engines.openvino``).
 compile: PyTorch's compiler, for many images on a GPU (``compiled``)."""
@@ -34,6 +36,63 @@ LARGEST_SEED = 2**63 - 1
 """Every generator here takes seeds from 0 to this one, and results.json holds them exactly."""
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
 """AlexNet's 227 px input and its 30×30 grid, δ = 227/30 px at its own size (§6.3)."""
+
+_Length = TypeVar("_Length", float, "Tensor")
+
+
+def scaled(length: _Length, size: int) -> _Length:
+    """A length given in image px of a 224 px input, in px of an input of ``size`` px."""
+    return length * size / REFERENCE_SIZE
+
+
+class Lengths(NamedTuple):
+    """σ_m and τ of :class:`MaskSettings` in px of one input; τ is a whole number of at least 1, which is no jitter."""
+
+    mask_sigma: float
+    jitter: int
+
+
+@dataclass(frozen=True)
+class Game:
+    """All that deletion and preservation differ in; m is a mask, s the score under it.
+
+    ``sign``: of the score in the objective, +1 in deletion, which minimizes it, −1 in preservation.
+    ``threshold``: the normalized score at which a disc is large enough to start from (§2).
+    """
+
+    name: str
+    sign: int
+    threshold: float
+
+    def salient(self, mask: Tensor) -> Tensor:
+        """What the mask's area counts, high where the evidence is: 1 − m in deletion, m in preservation."""
+        return 1 - mask if self.sign > 0 else mask
+
+    def disc(self, inside: Tensor) -> Tensor:
+        """The mask whose salient part is ``inside``, 1 in a disc: deletion perturbs the disc, preservation keeps it."""
+        return self.salient(inside)  # 1 − m is its own inverse
+
+    def suffices(self, normalized: Tensor) -> Tensor:
+        """Whether a disc with this normalized score is large enough: ŝ ≤ 0.01 in deletion, ŝ ≥ 0.99 in preservation."""
+        return normalized <= self.threshold if self.sign > 0 else normalized >= self.threshold
+
+    def gain(self, masked: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
+        """How far a mask has moved the score: s₀ − s in deletion, s − s∞ in preservation.
+
+        ``masked``, ``original``, ``perturbed``: s under the mask, s₀ of the image, s∞ of the fully perturbed image.
+        """
+        return original - masked if self.sign > 0 else masked - perturbed
+
+    def reached(self, masked: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
+        """Whether a mask has moved the score as the game asks: s < s₀ in deletion, s > s∞ in preservation."""
+        return masked < original if self.sign > 0 else masked > perturbed
+
+
+GAMES = {
+    game.name: game
+    for game in (Game("deletion", sign=+1, threshold=0.01), Game("preservation", sign=-1, threshold=0.99))
+}
+"""Both games by name."""
 
 
 def _is_number(value: object) -> bool:
@@ -87,7 +146,7 @@ class MaskSettings:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("game", GAMES),
+            ("game", tuple(GAMES)),
             ("perturbation", PERTURBATIONS),
             ("initialization", INITIALIZATIONS),
         ):
@@ -120,6 +179,15 @@ class MaskSettings:
     def grid_size(self) -> int:
         """Side of the grid in mask px: 224 / δ, whatever the input size, since δ scales with it."""
         return round(REFERENCE_SIZE / self.mask_scale)
+
+    @property
+    def rules(self) -> Game:
+        """What ``game`` means: the sign of the score, what is salient and what counts as reached."""
+        return GAMES[self.game]
+
+    def lengths(self, size: int) -> Lengths:
+        """σ_m and τ for an input of ``size`` px, in its own px."""
+        return Lengths(scaled(self.mask_sigma, size), max(1, round(scaled(self.jitter, size))))
 
     @classmethod
     def preset(cls, name: str, *, network: str | None = None) -> MaskSettings:

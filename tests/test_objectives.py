@@ -198,7 +198,7 @@ def test_one_hot_rows_of_another_number_of_classes_are_seen_too():
 def test_masks_refuse_a_set_of_all_classes(tiny, noise_images):
     for targets in ([{0, 1}, 0], [0, frozenset({1, 0})], [range(2), 1]):
         with pytest.raises(
-            ValueError, match="fewer than all 2 classes in a set, got all, whose scores sum to 1"
+            ValueError, match="fewer than all 2 classes in a set, got all, whose scores always sum to 1"
         ):
             objectives.mask_sets(targets, 2, 2)
         assert [0, 1] in objectives.class_sets(targets, 2, 2), "their mean logit is no constant"

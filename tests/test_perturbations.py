@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+import perturb_tutorial as pt
 from perturb_tutorial import masks
-from perturb_tutorial.perturbations import NOISE_SIGMA, fully_perturbed, perturb
+from perturb_tutorial.perturbations import NOISE_SIGMA, background_for, fully_perturbed, perturb
 
 COLOR = torch.tensor([0.4, 0.5, 0.6])
 
@@ -51,6 +52,16 @@ def test_noise_is_one_draw_a_seed_around_the_mean_color():
     error = 5 * NOISE_SIGMA / 128
     torch.testing.assert_close(noise[0].mean((1, 2)), COLOR, atol=error, rtol=0)
     torch.testing.assert_close(noise[0].std((1, 2)), torch.full((3,), 0.2), atol=0.006, rtol=0)
+
+
+def test_the_background_is_what_the_settings_say(images):
+    narrow = pt.MaskSettings(blur_sigma=6.0)  # 1.5 px at 56 px
+    expected = ndimage.gaussian_filter(images.numpy(), (0, 0, 1.5, 1.5), mode="nearest", truncate=4.0)
+    blurred = background_for(narrow, images, color=COLOR, seed=3)
+    torch.testing.assert_close(blurred, torch.from_numpy(expected), atol=1e-5, rtol=0)  # float32 sums
+    for kind in ("constant", "noise"):
+        other = background_for(narrow.replace(perturbation=kind), images, color=COLOR, seed=3)
+        assert torch.equal(other, fully_perturbed(images, kind, color=COLOR, seed=3)), kind
 
 
 def test_unknown_kind_is_named(images):

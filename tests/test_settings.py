@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import perturb_tutorial as pt
 from perturb_tutorial.cli import app
 from perturb_tutorial.explain import Request
-from perturb_tutorial.settings import PRESETS, check_seed, settings_table
+from perturb_tutorial.settings import GAMES, PRESETS, check_seed, settings_table
 from perturb_tutorial.study import architectures, gallery, games
 
 # Typed from the protocol's table, apart from the code.
@@ -56,6 +56,45 @@ def test_alexnet_has_a_grid_of_30():
     assert settings.mask_scale * 227 / 224 == pytest.approx(7.5667, abs=1e-4)
 
 
+# By hand from eq. 6, eq. 1 and §2, of a mask of 0.25 under which the score is 0.4, between 0.9 of the image and 0.1.
+RULES = {
+    "deletion": {"sign": 1, "salient": 0.75, "gain": 0.5, "suffices": [True, True, False, False, False]},
+    "preservation": {"sign": -1, "salient": 0.25, "gain": 0.3, "suffices": [False, False, False, True, True]},
+}
+
+
+def test_a_game_is_its_formulas():
+    assert set(RULES) == set(GAMES)
+    original, perturbed, nan = torch.tensor(0.9), torch.tensor(0.1), torch.tensor(torch.nan)
+    mask, normalized = torch.tensor([0.25, 0.0, 1.0]), torch.tensor([-0.5, 0.009, 0.5, 0.991, 1.5])
+    for name, expected in RULES.items():
+        settings = pt.MaskSettings(game=name)
+        game = settings.rules
+        assert (game.name, game.sign) == (name, expected["sign"])
+        assert settings.to_dict()["game"] == name, "files hold the name"
+        salient = game.salient(mask)
+        assert salient[0].item() == expected["salient"]
+        torch.testing.assert_close(game.disc(salient), mask, atol=0, rtol=0)
+        assert game.suffices(normalized).tolist() == expected["suffices"]
+        assert not game.suffices(nan), "no span, no disc"
+        gain = game.gain(torch.tensor(0.4), original, perturbed)
+        assert gain.item() == pytest.approx(expected["gain"], abs=1e-7)  # float32 of numbers below 1
+        assert game.reached(torch.tensor(0.4), original, perturbed)
+        for still in (original if name == "deletion" else perturbed, nan):
+            assert not game.reached(still, original, perturbed)
+    assert not GAMES["deletion"].reached(torch.tensor(0.95), original, perturbed)
+    assert not GAMES["preservation"].reached(torch.tensor(0.05), original, perturbed)
+
+
+def test_lengths_are_of_a_224_px_input_and_grow_with_it():
+    settings = pt.MaskSettings()
+    assert settings.lengths(224) == (5.0, 4)
+    assert settings.lengths(448) == (10.0, 8)
+    assert settings.replace(jitter=1).lengths(32) == (5 / 7, 1), (
+        "a jitter of less than a pixel is none, which is 1"
+    )
+
+
 def test_every_setting_has_its_source():
     rows = settings_table()
     assert [row["name"] for row in rows] == [field.name for field in dataclasses.fields(pt.MaskSettings)]
@@ -66,6 +105,7 @@ def test_every_setting_has_its_source():
     ("change", "message"),
     [
         ({"game": "delete"}, "game: expected one of deletion, preservation, got 'delete'"),
+        ({"game": ["deletion"]}, r"game: expected one of deletion, preservation, got \['deletion'\]"),
         ({"iterations": -1}, "iterations: expected a whole number of at least 0"),
         ({"iterations": 2.5}, "iterations: expected a whole number"),
         ({"jitter": 0}, "jitter: expected a whole number of at least 1"),
@@ -168,6 +208,9 @@ def takers(tiny, images):
         "seeded_network": lambda seed: pt.seeded_network("alexnet", seed=seed),
         "fully_perturbed": lambda seed: pt.perturbations.fully_perturbed(
             images, "noise", color=torch.zeros(3), seed=seed
+        ),
+        "background_for": lambda seed: pt.perturbations.background_for(
+            settings, images, color=torch.zeros(3), seed=seed
         ),
         "initial_masks": lambda seed: pt.initialization.initial_masks(
             tiny, images, images, torch.ones(3, 5), settings,

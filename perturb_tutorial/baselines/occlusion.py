@@ -15,7 +15,7 @@ from torch import Tensor
 from perturb_tutorial.baselines.batches import Progress
 from perturb_tutorial.baselines.occluders import OCCLUSION_SIZE, POSITIONS, occlude, reject_layer
 from perturb_tutorial.networks import Network
-from perturb_tutorial.settings import REFERENCE_SIZE
+from perturb_tutorial.settings import scaled
 
 
 def occlusion(
@@ -63,6 +63,6 @@ def occluded_rows(size: int) -> Tensor:
     0.
     """
     begin = torch.arange(POSITIONS) * size // POSITIONS
-    side = round(OCCLUSION_SIZE * size / REFERENCE_SIZE)
+    side = round(scaled(OCCLUSION_SIZE, size))
     pixel = torch.arange(size)
     return ((pixel >= begin[:, None]) & (pixel < begin[:, None] + side)).to(torch.float32)

@@ -26,7 +26,7 @@ from perturb_tutorial.metrics import (
 )
 from perturb_tutorial.metrics.heatmaps import Bool
 from perturb_tutorial.objectives import class_weights, target_score
-from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.perturbations import background_for, perturb
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,18 +51,12 @@ class Faithfulness(Benchmark):
         """Both curves, from all pixels of the input to none and from none to all, and their areas."""
         if view.heat is None or not is_usable(view.heat):
             return {}
-        image, mask = view.image[None].to(view.network.device), view.settings.mask
-        background = fully_perturbed(
-            image,
-            mask.perturbation,
-            color=view.network.mean_color,
-            blur_sigma=mask.blur_sigma,
-            seed=view.settings.seed,
-        )
-        heat = resize_map(view.heat, (view.network.input_size, view.network.input_size))
+        image, network, settings = view.image[None].to(view.network.device), view.network, view.settings
+        background = background_for(settings.mask, image, color=network.mean_color, seed=settings.seed)
+        heat = resize_map(view.heat, (network.input_size, network.input_size))
         row: dict[str, Any] = {}
         for name, masks in (("deletion", deletion_masks), ("insertion", insertion_masks)):
-            scores = _scores(view, image, background, masks(heat, view.settings.steps))
+            scores = _scores(view, image, background, masks(heat, settings.steps))
             row[name] = scores
             row[f"{name}_area"] = float(curve_area(scores))
         return row

@@ -32,7 +32,6 @@ from perturb_tutorial.metrics import (
 )
 from perturb_tutorial.metrics.heatmaps import Bool
 from perturb_tutorial.metrics.segments import coco_masks
-from perturb_tutorial.settings import REFERENCE_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,7 +182,7 @@ def _softened_point(view: View) -> Point:
     """The point of the mask as it lies on the image, px of the original image."""
     settings, side = view.settings.mask, view.network.input_size
     grid = torch.from_numpy(view.heat)[None, None].double()
-    softened = upsample(grid, side, settings.mask_sigma * side / REFERENCE_SIZE)
+    softened = upsample(grid, side, settings.lengths(side).mask_sigma)
     return maximum_point(resize_map(softened, view.size), "mean")
 
 

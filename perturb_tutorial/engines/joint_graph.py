@@ -34,7 +34,7 @@ from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pool
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import MaskSettings
 
 INPUTS = ("mask", "image", "background", "weights")
 OUTPUTS = ("score", "gradient", "probabilities")
@@ -111,7 +111,7 @@ def joint_function(
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """The joint function by automatic differentiation, on the CPU: what the graph is recorded from."""
     size = network.input_size
-    up = upsampling_matrix(size, settings.grid_size, settings.mask_sigma * size / REFERENCE_SIZE).float()
+    up = upsampling_matrix(size, settings.grid_size, settings.lengths(size).mask_sigma).float()
     # Contiguous weights: a file has no memory layout, and a copy for its sake would stay in the graph.
     module = copy.deepcopy(network.to("cpu").folded).float()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +55,19 @@ KINDS = {
     "part": "the mask lies on the object but covers less than half of it",
 }
 """The kinds of failure, in the order in which they are told."""
+
+
+class _Words(NamedTuple):
+    """How a game is spoken of: where the score under a mask should be, and what a disc does to the score."""
+
+    wanted: str
+    does: str
+
+
+_WORDS = {
+    "deletion": _Words("below {original:.3f}, the image's", "suppresses"),
+    "preservation": _Words("above {perturbed:.3f}, with nothing kept", "preserves"),
+}
 
 Bool = NDArray[np.bool_]
 
@@ -110,11 +123,8 @@ def effects(masks: Masks) -> Tensor:
     preserve.
     """
     span = masks.score_original - masks.score_perturbed
-    deletion = masks.settings.game == "deletion"
-    moved = (
-        masks.score_original - masks.score_masked if deletion else masks.score_masked - masks.score_perturbed
-    )
-    return torch.where(span > 0, moved / span, torch.nan)
+    gain = masks.settings.rules.gain(masks.score_masked, masks.score_original, masks.score_perturbed)
+    return torch.where(span > 0, gain / span, torch.nan)
 
 
 def log_odds(network: Network, images: Tensor, targets: Any) -> Tensor:
@@ -166,20 +176,18 @@ def _diagnosis(masks: Masks, row: int, odds: float, effect: float, truth: Bool |
     converged, area = bool(masks.converged[row]), float(heat.mean())
     steps = torch.isfinite(masks.history.score[row]).all()
     finite = bool(steps) and all(map(math.isfinite, (original, perturbed, masked)))
-    deletion = masks.settings.game == "deletion"
+    words = _WORDS[masks.settings.game]
     found: dict[str, str] = {}
     if not finite:
         found["not finite"] = "a score was not finite, the mask was left where it stood in those steps"
     elif not converged:
-        wanted = (
-            f"below {original:.3f}, the image's" if deletion else f"above {perturbed:.3f}, with nothing kept"
-        )
+        wanted = words.wanted.format(original=original, perturbed=perturbed)
         found["not converged"] = f"not converged: score {masked:.3f} under the mask, it should be {wanted}"
     if masks.settings.initialization == "disc" and finite and math.isnan(float(masks.radius[row])):
         found["no disc"] = (
             f"no disc: perturbing everything does not lower the score ({original:.3f} → {perturbed:.3f})"
             if original <= perturbed
-            else f"no disc {'suppresses' if deletion else 'preserves'} 99 %: it began with all perturbed"
+            else f"no disc {words.does} 99 %: it began with all perturbed"
         )
     if converged and not effect >= WEAK_EFFECT:
         found["weak"] = (

@@ -20,7 +20,7 @@ from perturb_tutorial.metrics.faithfulness import curve_area, insertion_masks
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
 from perturb_tutorial.optimizer import learn_masks
-from perturb_tutorial.perturbations import fully_perturbed, perturb
+from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
 from perturb_tutorial.study.failures import Bool, Diagnosis, diagnose
@@ -122,9 +122,7 @@ def faithfulness_curves(
     for row, (image, heat) in enumerate(
         zip(torch.split(images.to(network.device), 1), saliency.cpu(), strict=True)
     ):
-        background = fully_perturbed(
-            image, settings.perturbation, color=network.mean_color, blur_sigma=settings.blur_sigma, seed=seed
-        )
+        background = background_for(settings, image, color=network.mean_color, seed=seed)
         revealed = torch.from_numpy(np.stack(list(insertion_masks(heat[0].numpy(), steps))))[:, None]
         kept = torch.cat([~revealed, revealed]).to(image)
         with torch.inference_mode():
