@@ -274,7 +274,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, noise_images):
     masks = pt.learn_masks(small, images, 2, settings, progress=lambda count, total: done.append(count))
     assert done[2::3] == [6, 12, 18, 24, 30, 33]  # parts of 2, 2, 2, 2, 2 and 1 images
     torch.testing.assert_close(masks.grid, expected.grid, atol=1e-4, rtol=0)
-    none = pt.Network(FitsThree(tiny_module(), 1), input_size=32, device="cpu")
+    none = pt.Network(FitsThree(tiny_module(), 3), input_size=32, device="cpu")
     none.folded.most = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
         pt.learn_masks(none, images, 2, settings)

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.batches import out_of_memory
+
 RANGE_SLACK = 0.01
 """How far pixels may lie outside of [0, 1], as an enlargement by splines leaves them."""
 MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
@@ -158,7 +160,9 @@ def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) 
 def _pass(module: nn.Module, inputs: Tensor, told: str, mend: str = "") -> Tensor:
     try:
         output = module(inputs)
-    except Exception as error:  # whatever a module raises
+    except Exception as error:  # of any kind: the module is the user's
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
         raise ValueError(f"module: {told} ({type(error).__name__}: {_one_line(error)}){mend}") from error
     return as_logits(output)
 
