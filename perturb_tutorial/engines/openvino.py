@@ -146,7 +146,7 @@ def _compiled_and_checked(
             fault = f"an error ({reason})"
         if not fault:
             return compiled
-        refusal = f"network: {network.name} gets {fault} from OpenVINO; engine='torch' works with it"
+        refusal = f"network: {network.name} gets from OpenVINO {fault}; engine='torch' works with it"
         if not graph.from_cache:
             break
     return refusal

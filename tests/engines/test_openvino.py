@@ -199,11 +199,11 @@ def test_graphs_of_another_writer_are_not_read(tiny, noise_images, monkeypatch):
 @pytest.mark.parametrize(
     ("output", "factor", "words"),
     [
-        ("gradient", 1.05, "gets a gradient that is 0.05 of its largest value apart"),
-        ("gradient", float("nan"), "gets a gradient that is nan of"),
-        ("gradient", 0.0, "gets a gradient that is 1 of"),
-        ("score", 1.01, "gets a score that is 0.01 of"),
-        ("score", float("nan"), "gets a score that is nan of"),
+        ("gradient", 1.05, "gets from OpenVINO a gradient that is 0.05 of its largest value apart"),
+        ("gradient", float("nan"), "gets from OpenVINO a gradient that is nan of"),
+        ("gradient", 0.0, "gets from OpenVINO a gradient that is 1 of"),
+        ("score", 1.01, "gets from OpenVINO a score that is 0.01 of"),
+        ("score", float("nan"), "gets from OpenVINO a score that is nan of"),
     ],
 )
 def test_a_wrong_graph_is_refused_at_first_use(tiny, noise_images, monkeypatch, output, factor, words):
@@ -242,6 +242,6 @@ def test_what_openvino_cannot_run_is_refused(tiny, noise_images, monkeypatch):
     )
     monkeypatch.setattr(openvino_engine, "joint_model", lambda graph, name: model)
     with pytest.raises(
-        ValueError, match=r"Sequential gets an error \(.+\) from OpenVINO; engine='torch' works"
+        ValueError, match=r"Sequential gets from OpenVINO an error \(.+\); engine='torch' works"
     ):
         pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=1), engine="onnx")
