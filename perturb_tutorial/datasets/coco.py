@@ -5,9 +5,9 @@ The official layout, under one folder of yours:
     annotations/instances_val2014.json      val2014/COCO_val2014_000000000042.jpg
     annotations/instances_val2017.json      val2017/000000000139.jpg
 
-(``images/val2014/`` works too.) The JSON is read here rather than by ``pycocotools.coco.COCO``, which prints,
-lets a later record overwrite an earlier one with the same id, and meets a missing image only when it is
-opened. Segments are turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
+(``images/val2014/`` works too.) This module reads the JSON itself, since ``pycocotools.coco.COCO`` prints, lets a later
+record overwrite an earlier one with the same id, and notices a missing image only when it is opened. Segments are
+turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from perturb_tutorial.metrics.segments import run_lengths
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
 FAR = 10
-"""A coordinate beyond this many times the image's longer side is a mistake. pycocotools would walk along every pixel of
+"""A coordinate beyond this many times the image's longer side is a mistake. pycocotools would visit every pixel along
 such an outline."""
 
 
@@ -224,12 +224,20 @@ def read_coco_json(
 ) -> Dataset:
     """A COCO file with its images' folder as a :class:`Dataset`; images by ascending id.
 
-    ``segments=False`` is for files whose annotations have key points and boxes only. With ``check_files`` an
-    image missing from the folder gets its problem at once, from one listing of the folder; unreadable files
-    and wrong sizes are found by :func:`~perturb_tutorial.datasets.records.check_image` when the image is due.
-    An annotation that cannot be used (empty or outside segment, unknown category or image, an id used before)
-    is left out and told in ``problems``. Raises ``ValueError`` for a file that is missing, cut off or no COCO
-    file, and for a missing folder.
+    An annotation that cannot be used (empty or outside segment, unknown category or image, an id used before) is left
+    out and reported in ``problems``.
+
+    Args:
+        annotation_file: the JSON file.
+        image_folder: the folder of its images.
+        name: the data set's name; None is the file's.
+        segments: False for files whose annotations have key points and boxes only.
+        check_files: whether an image missing from the folder gets its problem at once, from one listing of the folder.
+            Unreadable files and wrong sizes are found by :func:`~perturb_tutorial.datasets.records.check_image` when
+            the image is due.
+
+    Raises:
+        ValueError: for a file that is missing, truncated or no COCO file, and for a missing folder.
     """
     path, folder = Path(annotation_file), Path(image_folder)
     content = load_json(path)

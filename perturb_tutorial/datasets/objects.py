@@ -1,7 +1,7 @@
-"""How large the objects of a category are in an image, and how much stands in their way (§6.7).
+"""How large the objects of a category are in an image, and how crowded they are (§6.7).
 
-The paper finds masks "worse for small and/or occluded objects". COCO does not say what is occluded; what can be
-counted from its annotations is what crowds an object. Of the instances S_1 … S_n of a category in an image of
+The paper finds masks "worse for small and/or occluded objects". COCO does not annotate occlusion; what its annotations
+give is how much crowds an object. Of the instances S_1 … S_n of a category in an image of
 H×W px, with B the box of the largest one, S, and T the union of all other annotations' segments:
 
     share      |S_1 ∪ … ∪ S_n| / (H·W)      how large the objects are
