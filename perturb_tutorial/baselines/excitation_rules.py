@@ -288,7 +288,7 @@ def check_graph(logits: Tensor, method: str) -> None:
             continue
         what = f"{method}: no rule for the operation {known_name(node)!r}"
         if unseen is not None:
-            raise ValueError(f"{what}, {unseen.why}; {unseen.mend}, or name a layer above it")
+            raise ValueError(f"{what}, {unseen.why}; {unseen.remedy}, or name a layer above it")
         if name in _RUN_UNSEEN:
             raise ValueError(
                 f"{what} in a scripted or parallel part, where calls are not seen; pass the module without torch.jit "

@@ -77,7 +77,7 @@ class Hidden(NamedTuple):
     """Why a node's operations cannot be read (a phrase that follows its name), and what the user can do about it."""
 
     why: str
-    mend: str
+    remedy: str
 
 
 _COMPILED = Hidden("compiled code whose operations cannot be read", "pass the module before it is compiled")

@@ -134,7 +134,7 @@ def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: st
 def _refuse_hidden(node: Node, run: ReadablePass, method: str) -> None:
     reason = hidden(node)
     if reason is not None:
-        raise ValueError(f"{method}: the module contains {known_name(node)!r}, {reason.why}; {reason.mend}")
+        raise ValueError(f"{method}: the module contains {known_name(node)!r}, {reason.why}; {reason.remedy}")
     if operation_name(node) == "torch::autograd::CopySlices" and node not in run.written:
         raise ValueError(
             f"{method}: the module contains an in-place operation on a view that cannot be read; set inplace=False, or "
