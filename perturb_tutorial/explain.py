@@ -127,7 +127,7 @@ def explain_files(
 
 
 def _refuse_to_overwrite(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
-    """Raises ``ValueError`` where a file would be overwritten that no earlier run wrote: one of ``paths`` or another."""
+    """``ValueError`` where a file that no earlier run wrote would be overwritten, one of ``paths`` or another."""
     given = {os.path.realpath(path) for path in paths}  # resolve() raises on a link to itself
     ours = (output / "results.json").exists()
     for file in (output / f"{stem}{suffix}" for stem in stems for suffix in (".png", ".npy")):
