@@ -39,7 +39,14 @@ class OnGpu:
         return ours(self.network, *self.images(batch), settings, **options)
 
     def pass_seconds(self, batch: int, precision: str, engine: str = "torch", rounds: int = 15) -> float:
-        """Seconds of the network's forward pass and input gradient of ``batch`` images, recorded and replayed."""
+        """Seconds of the network's forward pass and input gradient, recorded and replayed.
+
+        Args:
+            batch: images in a pass.
+            precision: one of ``PRECISIONS``.
+            engine: "torch" or "compile".
+            rounds: the result is the median of that many.
+        """
         network, device = self.network, self.network.device
         images = self.images(batch)[0].to(device)
         work = gradient_of(network, network.normalize(images))

@@ -56,7 +56,7 @@ class Clock:
 def ours(
     network: pt.Network, images: Tensor, targets: list[int], settings: pt.MaskSettings, **options: object
 ) -> Clock:
-    """``learn_masks``; all images in one batch."""
+    """``learn_masks`` with all images in one batch and the same arguments."""
     clock = Clock(network.device)
     with clock:
         pt.learn_masks(
@@ -111,7 +111,14 @@ def eager_loop(
 
 
 def extremal_perturbation(module: nn.Module, normalized: Tensor, target: int, iterations: int) -> Clock:
-    """TorchRay's method with its defaults except for the number of iterations, whose default is 800."""
+    """TorchRay's method with its defaults except for the number of iterations, whose default is 800.
+
+    Args:
+        module: the network, which takes normalized images.
+        normalized: the image, 1×3×S×S.
+        target: its class.
+        iterations: of the mask.
+    """
     from torchray.attribution.extremal_perturbation import extremal_perturbation, simple_reward
 
     clock = Clock(normalized.device)

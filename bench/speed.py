@@ -302,7 +302,7 @@ def main() -> None:
     torch.manual_seed(0)
     bench = Bench(options.device, options.rounds)
     if bench.network.device.type != "cuda":
-        say("no CUDA device here: the GPU figures stay missing")
+        say("no CUDA device: the GPU figures stay missing")
     result = measure(bench, options.quick)
     kind = re.sub(r"\W+", "-", f"{bench.network.device.type}_{result['machine']['device']}".lower())
     path = options.output or RESULTS / f"{kind}.json"
