@@ -102,9 +102,16 @@ class Activations:
 
 
 def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: str) -> Activations:
-    """The activations between ``leaf`` and ``logits``, which were computed inside ``run``.
+    """Finds the activations of a forward pass in its graph.
 
-    Errors: ``ValueError`` that names ``method`` for an operation that cannot be read.
+    Args:
+        logits: N×K, the end of the pass.
+        leaf: the tensor at which the graph begins, the pixels or a layer's output.
+        run: the context that the pass was computed in.
+        method: the method's name in error messages.
+
+    Raises:
+        ValueError: for an operation that cannot be read.
     """
     graph = _Graph(logits, leaf)
     for node in graph.nodes:
