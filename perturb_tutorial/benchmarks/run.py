@@ -215,7 +215,20 @@ def _step(
     compute: Compute,
     progress: Progress | None,
 ) -> tuple[pd.DataFrame, int]:
-    """Computes the missing batches of a plan; returns all its records and the number of new ones."""
+    """Computes the missing batches of a plan.
+
+    Args:
+        benchmark: measures the maps.
+        plan: questions and methods in batches.
+        network: the network that is explained.
+        settings: of the benchmark.
+        folder: of the records.
+        compute: the engine.
+        progress: called with (records finished, records planned).
+
+    Returns:
+        All records of the plan, and the number of new ones.
+    """
     ids = (question.image.id for question in plan.questions)
     numbered = all(isinstance(number, int) and abs(number) < 2**63 for number in ids)
     store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})

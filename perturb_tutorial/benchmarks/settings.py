@@ -87,5 +87,5 @@ class BenchmarkSettings:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by name, as they stand in settings.json."""
+        """Plain values by name, as in settings.json."""
         return {**dataclasses.asdict(self), "methods": list(self.methods)}
