@@ -40,7 +40,7 @@ by ``DIGIT``. TF32 rounds each product by 5e-4, 50 times ``DIGIT``."""
 DRAWS = 30
 """Passes of a module that draws random numbers: one layer dropped with a probability of 0.1 is missed in 4 %."""
 
-_ANY_NUMBER = "; a -1 in place of a fixed number of images in its reshapes mends that"
+_ANY_NUMBER = "; use -1 in place of a fixed number of images in its reshapes"
 
 
 def as_logits(output: Any) -> Tensor:
@@ -168,7 +168,7 @@ def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) 
 def _pass(module: nn.Module, inputs: Tensor, fault: str, remedy: str = "") -> Tensor:
     try:
         output = module(inputs)
-    except Exception as error:  # whatever a module raises
+    except Exception as error:  # a module may raise anything
         raise ValueError(f"module: {fault} ({type(error).__name__}: {_one_line(error)}){remedy}") from error
     return as_logits(output)
 
