@@ -130,7 +130,7 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
         wnid = wnid or label_of(stem) or ""
         path = _image_path(image_root, stem)
         if problem is None and wnid not in indices:
-            problem = f"{stem}: its class is unknown: no name and no official list tells it"
+            problem = f"{stem}: its class is unknown: neither a name nor an official list gives it"
         if problem is None and not path.is_file():
             problem = f"{path.name}: the image is missing from {image_root}"
         instances: tuple[Instance, ...] = ()

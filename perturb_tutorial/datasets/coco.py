@@ -168,7 +168,19 @@ def _read_annotations(
     segments: bool,
     problems: list[str],
 ) -> dict[int, list[Instance]]:
-    """Instances by image id; what is wrong with the others goes to ``problems``. Empties ``annotations``."""
+    """Converts annotations to instances.
+
+    Args:
+        path: the annotation file, for messages.
+        annotations: the raw records; the list is emptied.
+        images: the raw image records by id.
+        keypoints: the names of each category's key points.
+        segments: whether instances have segments.
+        problems: gets a line for each annotation that is left out.
+
+    Returns:
+        Instances by image id.
+    """
     instances: dict[int, list[Instance]] = {key: [] for key in images}
     seen: set[int] = set()
     # A raw record is freed once it is read: the file and the data set are never both whole in memory.

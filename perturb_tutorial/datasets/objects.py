@@ -8,7 +8,7 @@ H×W px, with B the box of the largest one, S, and T the union of all other anno
     instances  n                            (a crowd counts as one)
     neighbors  the number of other annotations, of any category, whose box overlaps B
     crowding   |(B ∩ T) \\ S| / |B|          how much of its box belongs to others: what hides it lies there, and
-                                            so does what it stands before or among
+                                            so does what is behind or beside it
 """
 
 from __future__ import annotations

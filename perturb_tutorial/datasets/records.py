@@ -73,7 +73,7 @@ class ImageRecord:
         """
         if self.height is None or self.width is None:
             raise ValueError(
-                f"{self.path.name}: its annotations do not tell its size; read it with check_image"
+                f"{self.path.name}: its annotations do not give its size; read it with check_image"
             )
         return self.height, self.width
 
