@@ -6,7 +6,8 @@ with the flipped weight where the stride is 1 and a transposed one elsewhere; ma
 comparing; average pooling is a product with a matrix for each axis. A clipped unit (ReLU6) takes its gradient from its
 output, so that a runtime can merge the clip into the convolution before it.
 
-Activations are N×C×H×W; a gradient has the shape of what it is the gradient of.
+Activations are N×C×H×W; a gradient has the shape of its activation. The functions have the arguments of the ATen
+operators that they replace.
 """
 
 from __future__ import annotations
@@ -103,7 +104,21 @@ def _max_backward(
     padding: int,
     dilation: int,
 ) -> Tensor:
-    """The same along one axis: the k-th inputs of all windows are read at once and compared with the outputs."""
+    """The same along one axis: the k-th inputs of all windows are read at once and compared with the outputs.
+
+    Args:
+        gradient: with respect to the output.
+        inputs: of the pooling.
+        output: the maxima.
+        axis: 2 (y) or 3 (x).
+        kernel: the window's length in px.
+        stride: between windows in px.
+        padding: on each side in px.
+        dilation: between the inputs of a window in px.
+
+    Returns:
+        The gradient with respect to the inputs.
+    """
     size, count = inputs.shape[axis], output.shape[axis]
     windows, places = np.arange(count), np.arange(size)
     lowest = torch.finfo(inputs.dtype).min
