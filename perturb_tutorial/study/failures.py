@@ -34,7 +34,7 @@ FULL_AREA = 0.9
 CONTEXT_ENERGY = 0.5
 """With less energy inside than this, most of the saliency is beside the object."""
 PART_COVERED = 0.5
-"""A mask inside the object that covers less of it than this cannot reach the IoU of ½ that §5 asks for."""
+"""A mask inside the object that covers less of it than this cannot reach the IoU of ½ of §5."""
 WEAK_EFFECT = 0.5
 """With less effect the score stays closer to its start than to its goal."""
 SATURATED_GAP = 25 * math.log(2)

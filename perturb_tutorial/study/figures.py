@@ -247,7 +247,15 @@ def _mask_columns(
     *,
     note: str = "",
 ) -> Figure:
-    """A row for each image: the image, then its saliency by each column's masks laid over it."""
+    """A row for each image: the image, then its saliency by each column's masks laid over it.
+
+    Args:
+        images: N photographs, 3×H×W in [0, 1].
+        masks: by the name of the column, N each.
+        labels: one for each row.
+        colormap: of the saliency.
+        note: a text below everything.
+    """
     pictures = list(images)
     columns = {name: _one_each(rows, len(pictures), name) for name, rows in masks.items()}
     rows = [

@@ -186,10 +186,17 @@ def compare_games(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> GameComparison:
-    """Both games on N images, N×3×S×S, for ``targets`` as :func:`learn_masks` takes them.
+    """Learns and measures the masks of both games on the same images.
 
-    ``settings``: of both games but for ``game`` itself, or one for each game by its name. ``truth``: objects,
-    for :func:`diagnose`.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them.
+        settings: of both games except for ``game`` itself, or one for each game by its name.
+        truth: the objects, for :func:`diagnose`.
+        steps: of each curve.
+        seed: of the masks and of a perturbation by noise.
+        batch_size: images at once, None for the device's usual number.
     """
     results = {}
     for game in GAMES:

@@ -191,7 +191,17 @@ def _live(
     text: Callable[[Any], str],
     image_format: ImageFormat,
 ) -> Any:
-    """Fields for any value, a button that computes its frame, and the frame; it needs a kernel."""
+    """Fields for any value, a button that computes its frame, and the frame; it needs a kernel.
+
+    Args:
+        widgets: the module ``ipywidgets``.
+        compute: value(s) → frame.
+        labels: one for each control.
+        axes: the values of each control that have frames.
+        alt: the alternative text, or a function of the value(s).
+        text: a value's text.
+        image_format: of the frame.
+    """
     fields = []
     for name, axis in zip(labels, axes, strict=True):
         style = {"description_width": "initial"}
