@@ -46,7 +46,7 @@ def benchmark() -> None:
 @click.option(
     "--per-class", type=click.IntRange(min=1), default=400, show_default=True, help="First images of a class."
 )
-@click.option("--near", is_flag=True, help="Also ask for categories with only a near match in ImageNet.")
+@click.option("--near", is_flag=True, help="Also use categories with only a near match in ImageNet.")
 def pointing_game(**values: Any) -> int:
     """Does the peak of the map lie on the object? (§4)"""
     return _run("pointing-game", **values)
