@@ -62,8 +62,8 @@ def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path
     if split is None and len(files) == 1:
         split = next(iter(files))
     if split not in files:
-        wish = "several splits, name one" if split is None else f"no split {split!r}"
-        raise ValueError(f"{folder}: {wish} of {', '.join(files)} (--split)")
+        problem = "several splits, name one" if split is None else f"no split {split!r}"
+        raise ValueError(f"{folder}: {problem} of {', '.join(files)} (--split)")
     for images in (folder / split, folder / "images" / split):
         if images.is_dir():
             return files[split], images

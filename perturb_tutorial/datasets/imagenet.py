@@ -1,6 +1,6 @@
 """ImageNet's validation images (ILSVRC 2012), their classes and boxes, in the usual folder layouts.
 
-    <folder>/val/n01440764/ILSVRC2012_val_00000293.JPEG     a folder a class
+    <folder>/val/n01440764/ILSVRC2012_val_00000293.JPEG     a folder for each class
     <folder>/val/ILSVRC2012_val_00000293.JPEG               flat, with one of the official lists of labels
     beside it
 
@@ -9,7 +9,7 @@ looked for in ``<folder>``: ``LOC_val_solution.csv`` (Kaggle), ``val.txt`` (name
 ``imagenet_2012_validation_synset_labels.txt`` (50,000 wnids), or the development kit's
 ``ILSVRC2012_validation_ground_truth.txt`` with its ``map_clsloc.txt``. Boxes come from
 ``LOC_val_solution.csv`` or the official XML files, in px of the original image, inclusive corners. Images on
-the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one a line) are left out, as
+the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one on a line) are left out, as
 the authors did (§5).
 
 A record's id is the file's name without its extension. Where the same name occurs in the folders of several classes, as

@@ -34,7 +34,7 @@ IMAGES_PER_CLASS = 100
 
 
 class ObjectStatistics(NamedTuple):
-    """``areas`` (P, px², one a pair), ``x`` and ``y`` (B, px, one a box) at ``side`` px, and the number of
+    """``areas`` (P pairs, px²), ``x`` and ``y`` (B boxes, px) at ``side`` px, and the number of
     images.
     """
 
