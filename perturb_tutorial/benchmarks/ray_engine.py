@@ -1,4 +1,4 @@
-"""The same plan over Ray: one worker a GPU, or one a group of CPU cores, on one machine or a cluster.
+"""The same plan over Ray: one worker for each GPU or group of CPU cores, on one machine or a cluster.
 
 Workers only compute; the main process reads the plan and writes the records. A worker that dies is restarted, on
 another node if its own is lost, and its batch is computed again there; a batch that kills three workers stops the run.
