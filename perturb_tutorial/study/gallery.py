@@ -42,7 +42,7 @@ _LABEL = 24  # px of the line over it
 _INCHES = 1.0  # of one tile
 
 Progress = Callable[[float], None]
-"""Called with the number of masks done, one a file and preset; a fraction while they are being learned."""
+"""Called with the number of masks done, one for each file and preset; a fraction while they are being learned."""
 
 
 @dataclass(frozen=True)
