@@ -136,7 +136,7 @@ def _with_score(label: str, score: float | None) -> str:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map a method."""
+    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map by method."""
 
     image: Tensor | Array
     maps: Mapping[str, Tensor | Array]
