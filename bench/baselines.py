@@ -45,7 +45,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def in_turn(
     works: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each work in every round, after one round that is not counted."""
+    """Seconds of each piece of work in every round, after one round that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for index in range(rounds + 1):
         for name, work in works.items():
@@ -56,12 +56,14 @@ def in_turn(
 
 
 def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
-    """The median over the rounds of one work's time by the other's in the same round."""
+    """The median over the rounds of one time divided by the other in the same round."""
     return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
 
 
 def occlusion_times(network: pt.Network, rounds: int) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Occlusion, its bare forward passes, and Captum's at its best number of windows at once (tried first)."""
+    """Times of occlusion, of its forward passes alone, and of Captum's at its best number of windows at once (which is
+    determined first); and the batch sizes.
+    """
     from captum.attr import Occlusion
 
     image = torch.rand(1, 3, network.input_size, network.input_size, device=network.device)

@@ -1,4 +1,4 @@
-"""What the arithmetic costs on this machine, and where the time of an engine goes."""
+"""The cost of arithmetic on this machine, and how an engine spends its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the paper's data set takes: 30,989 masks with the arithmetic of its network, GoogLeNet."""
+"""The time for the paper's data set: 30,989 masks with the arithmetic of its network, GoogLeNet."""
 
 from __future__ import annotations
 
@@ -22,10 +22,21 @@ def paper_data_set(
     iterations: int = 300,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Seconds of ``masks`` whole masks, disc search and all, and the hours of 30,989 in the same time a mask.
+    """Measures whole masks, including the disc search, and extrapolates to the paper's 30,989.
 
-    GoogLeNet with seeded weights, which compute as much as trained ones and recognize nothing. The photographs are
-    the samples, over and over again, in the CPU's memory.
+    The network is GoogLeNet with seeded weights, which compute as much as trained ones and recognize nothing. The
+    photographs are the samples, repeated, in the CPU's memory.
+
+    Args:
+        device: where the masks are learned.
+        masks: how many masks are timed.
+        engine: one of ``ENGINES``.
+        precision: one of ``PRECISIONS``.
+        iterations: of each mask.
+        batch_size: images at once, None for the device's usual number.
+
+    Returns:
+        The settings, the seconds of the run and the hours of 30,989 masks, by name.
     """
     network = pt.seeded_network("googlenet", device=device)
     pictures = pt.load_samples(network.input_size).images

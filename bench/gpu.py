@@ -1,12 +1,12 @@
-"""What only a GPU is asked, part by part; each part is written as soon as it is measured.
+"""Measurements of a GPU, part by part; each part is written as soon as it is finished.
 
     python bench/gpu.py [--parts agreement,iterations,profile,paper,memory] [--output FILE] [--quick]
 
 agreement   masks of 25 photographs by precision against those of a CPU, which the repository holds
 iterations  by engine, precision and batch: an iteration, the network's two passes alone, images an hour against the
-            eager single-image loop (float32, as PyTorch comes) on the same card
-paper       whole GoogLeNet masks, disc search and all, and the minutes of the paper's 30,989
-memory      the largest batch that the memory holds at once, and time and memory past it
+            eager single-image loop (float32, PyTorch's defaults) on the same GPU
+paper       whole GoogLeNet masks, including the disc search, and the minutes for the paper's 30,989
+memory      the largest batch that fits into memory, and time and memory beyond it
 profile     where the time of an iteration goes
 
 Passes and iterations are timed as they run: recorded once, then replayed, each with a wait at its end. Figures are
@@ -90,7 +90,17 @@ def iterations(
     rounds: int = 1,
     count: int = 256,
 ) -> dict[str, Any]:
-    """One row an engine, precision and batch; ``seconds`` are of one image."""
+    """Times iterations against the network's passes alone.
+
+    Args:
+        bench: the network and the photographs.
+        batches: batch sizes of the engine "torch".
+        compiled_batches: batch sizes of the engine "compile".
+        rounds: how often each is measured.
+        count: images of a whole run.
+
+    Returns one row for each engine, precision and batch size; ``seconds`` are of one image.
+    """
     network = bench.network
     one, settings = network.normalize(bench.pictures[:1].to(network.device)), pt.MaskSettings()
     rows = []
@@ -106,7 +116,7 @@ def iterations(
                 options = {"engine": engine, "precision": precision}
                 measured = []
                 for _ in range(rounds):
-                    alone = bench.passes(batch, precision, engine)
+                    alone = bench.pass_seconds(batch, precision, engine)
                     clock = bench.learn(batch, **options)
                     measured.append((alone, clock.iteration))
                 eager_times.append(eager())
@@ -134,7 +144,7 @@ def iterations(
 
 
 def whole_masks(bench: OnGpu, eager_mask: float, count: int) -> list[dict[str, Any]]:
-    """Seconds of one of ``count`` whole masks, disc search and all, and by how much the eager loop takes longer."""
+    """Seconds of one of ``count`` whole masks, disc search included, and how many times longer the eager loop takes."""
     images, targets = bench.images(count)
     found = []
     for engine, precisions in (("torch", ("float32",)), ("compile", ("tf32", "bfloat16"))):

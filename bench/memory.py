@@ -15,7 +15,7 @@ import perturb_tutorial as pt
 
 
 def peak_megabytes(images: int, engine: str, threads: int) -> float | None:
-    """Peak of a new process; None where the system does not tell."""
+    """Peak of a new process; None where the system does not report it."""
     if not Path("/proc/self/status").is_file():
         return None
     command = [sys.executable, __file__, str(images), engine, str(threads)]

@@ -1,4 +1,4 @@
-"""A network on a GPU and how to time it: what is recorded there, what is compiled ahead, what the memory's peak was."""
+"""A network on a GPU and how to time it: recorded work, compilation in advance, and the peak of the memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OnGpu:
         self.pictures, self.targets = samples.images, [target or 0 for target in samples.targets]
 
     def images(self, count: int) -> tuple[Tensor, list[int]]:
-        """``count`` photographs and their classes, over and over again."""
+        """``count`` photographs and their classes; the samples are repeated."""
         rows = [row % len(self.pictures) for row in range(count)]
         return self.pictures[rows], [self.targets[row] for row in rows]
 
@@ -38,8 +38,15 @@ class OnGpu:
         settings = pt.MaskSettings(initialization="half", iterations=iterations or ITERATIONS)
         return ours(self.network, *self.images(batch), settings, **options)
 
-    def passes(self, batch: int, precision: str, engine: str = "torch", rounds: int = 15) -> float:
-        """Seconds of the network's forward pass and input gradient of ``batch`` images, recorded and replayed."""
+    def pass_seconds(self, batch: int, precision: str, engine: str = "torch", rounds: int = 15) -> float:
+        """Seconds of the network's forward pass and input gradient, recorded and replayed.
+
+        Args:
+            batch: images in a pass.
+            precision: one of ``PRECISIONS``.
+            engine: "torch" or "compile".
+            rounds: the result is the median of that many.
+        """
         network, device = self.network, self.network.device
         images = self.images(batch)[0].to(device)
         work = gradient_of(network, network.normalize(images))
@@ -96,7 +103,7 @@ def say(text: str) -> None:
 
 
 def compile_ahead(jobs: Iterable[tuple[str, str]]) -> list[subprocess.Popen[bytes]]:
-    """Compiles in processes of their own, side by side, into the compiler's cache on the disk."""
+    """Compiles in separate processes, in parallel, into the compiler's cache on the disk."""
     code = (
         "import sys, torch; sys.path[:0] = ['bench']; import perturb_tutorial as pt\n"
         "name, precision = sys.argv[1:]\n"

@@ -1,4 +1,4 @@
-"""What others do, each as a function that notes the clock at every iteration."""
+"""Other implementations, each as a function that records the time of every iteration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perturb_tutorial.masks import blur
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until a GPU has done what it was asked."""
+    """Waits until a GPU has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -49,14 +49,14 @@ class Clock:
 
     @property
     def around(self) -> float:
-        """Seconds of what is done once: everything but the iterations."""
+        """Seconds of everything but the iterations."""
         return max(0.0, (self.end - self.start) - self.iteration * len(self.ticks))
 
 
 def ours(
     network: pt.Network, images: Tensor, targets: list[int], settings: pt.MaskSettings, **options: object
 ) -> Clock:
-    """``learn_masks``; all images in one batch."""
+    """``learn_masks`` with all images in one batch and the same arguments."""
     clock = Clock(network.device)
     with clock:
         pt.learn_masks(
@@ -74,11 +74,17 @@ def ours(
 def eager_loop(
     module: nn.Module, normalized: Tensor, target: int, iterations: int, settings: pt.MaskSettings
 ) -> Clock:
-    """One image, as the public ports do it, with their known mistakes put right.
+    """The loop of the public ports for one image, with their known mistakes corrected.
 
-    The parameters are frozen, the image is blurred once and the gradient is the mask's alone; the network is
-    as it comes (BatchNorms, N×C×H×W in memory), and the mask is enlarged by bilinear interpolation.
-    ``normalized``: 1×3×S×S as the module takes it.
+    The parameters are frozen, the image is blurred once and only the mask has a gradient; the network is not changed
+    (BatchNorms, N×C×H×W in memory), and the mask is enlarged by bilinear interpolation.
+
+    Args:
+        module: the network, which takes normalized images.
+        normalized: the image, 1×3×S×S.
+        target: its class.
+        iterations: of the mask.
+        settings: of the mask.
     """
     clock = Clock(normalized.device)
     size = normalized.shape[-1]
@@ -105,7 +111,14 @@ def eager_loop(
 
 
 def extremal_perturbation(module: nn.Module, normalized: Tensor, target: int, iterations: int) -> Clock:
-    """TorchRay's at its defaults but for the number of iterations, which is 800 there."""
+    """TorchRay's method with its defaults except for the number of iterations, whose default is 800.
+
+    Args:
+        module: the network, which takes normalized images.
+        normalized: the image, 1×3×S×S.
+        target: its class.
+        iterations: of the mask.
+    """
     from torchray.attribution.extremal_perturbation import extremal_perturbation, simple_reward
 
     clock = Clock(normalized.device)
@@ -116,7 +129,7 @@ def extremal_perturbation(module: nn.Module, normalized: Tensor, target: int, it
         return result
 
     with warnings.catch_warnings(), clock:
-        warnings.simplefilter("ignore")  # of torch about the old calls of a package of 2019
+        warnings.simplefilter("ignore")  # torch warns of outdated calls in this package of 2019
         extremal_perturbation(module, normalized, target, max_iter=iterations, reward_func=reward)
     return clock
 

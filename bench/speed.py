@@ -1,9 +1,9 @@
 """Speed of the mask optimizer against the network's arithmetic and against its peers.
 
 Every figure is a ratio of two things that were measured in turn in the same run: the median over rounds of the
-ratio within a round. An iteration is timed inside a real run of a few iterations; what a whole mask costs is
-300 of them plus what is done once (800 for TorchRay's extremal perturbation, its default), extrapolated.
-The disc search is in neither side of a comparison with others; its cost stands by itself.
+ratio within a round. An iteration is timed inside a real run of a few iterations; the cost of a whole mask is
+extrapolated: 300 iterations plus what is done once (800 for TorchRay's extremal perturbation, its default).
+The disc search is on neither side of a comparison with others; its cost is a figure of its own.
 
 Run: python bench/speed.py [--device D] [--rounds N] [--threads N] [--quick]
 Writes bench/results/<device>_<machine>.json. Eleven minutes on two cores; --quick: three, without the long batches.
@@ -57,7 +57,7 @@ class Bench:
             self.engines.append("onnx")
 
     def images(self, count: int) -> tuple[Tensor, list[int]]:
-        """``count`` photographs and their classes, over and over again."""
+        """``count`` photographs and their classes; the samples are repeated."""
         rows = [row % len(self.pictures) for row in range(count)]
         return self.pictures[rows], [self.targets[row] for row in rows]
 
@@ -71,7 +71,7 @@ class Bench:
         return ours(self.network, *self.images(count), settings, engine=engine, precision=precision)
 
     def repeated(self, work: Callable[[], object]) -> float:
-        """Seconds of one call: the median of as many as a timed run has iterations."""
+        """Seconds of one call: the median of as many calls as a timed run has iterations."""
         times = []
         for _ in range(ITERATIONS):
             synchronize(self.network.device)
@@ -93,7 +93,7 @@ def warm_up(bench: Bench) -> float | None:
 
 
 def iterations(bench: Bench, batch: int) -> dict[str, list[float]]:
-    """Seconds an image of an iteration and of a whole mask, by who learns it, in every round."""
+    """Seconds of an iteration and of a whole mask for one image, by implementation, in every round."""
     network = bench.network
     normalized = network.normalize(bench.pictures[:batch].repeat(-(-batch // len(bench.pictures)), 1, 1, 1))
     normalized = normalized[:batch]
@@ -124,7 +124,7 @@ def median_ratio(times: Mapping[str, list[float]], above: str, below: str) -> fl
 
 
 def ratios(times: Mapping[str, list[float]], engines: list[str]) -> dict[str, float]:
-    """The figures that are claimed."""
+    """The ratios that are reported: medians over the rounds."""
     found = {"torch_over_network": median_ratio(times, "torch", "network")}
     for engine in engines:
         for peer in ("eager", "extremal"):
@@ -137,7 +137,7 @@ def ratios(times: Mapping[str, list[float]], engines: list[str]) -> dict[str, fl
 
 
 def growth(bench: Bench, runs: Mapping[str, Callable[[], float]], base: str) -> dict[str, float]:
-    """Each run's time by that of ``base`` in the same round: medians."""
+    """The medians of each run's time divided by that of ``base`` in the same round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(max(3, bench.rounds // 2)):
         for name, run in runs.items():
@@ -158,7 +158,7 @@ def by_grid(bench: Bench, cells: tuple[int, ...]) -> dict[str, float]:
 
 
 def by_iterations(bench: Bench, engine: str) -> float:
-    """The last third of 60 iterations against the first third: 1 where cost grows in a straight line."""
+    """The last third of 60 iterations against the first third: 1 where the cost is linear in their number."""
     ticks = bench.learn(2, HALF.replace(iterations=60), engine).ticks
     return (ticks[-1] - ticks[-20]) / (ticks[19] - ticks[0])
 
@@ -183,7 +183,7 @@ def by_count(bench: Bench, engine: str, counts: tuple[int, ...]) -> dict[str, fl
 
 
 def disc_search(bench: Bench, batch: int) -> float:
-    """What the search costs an image, in iterations of PyTorch at the same batch."""
+    """The cost of the disc search for one image, in iterations of PyTorch at the same batch size."""
     costs = []
     for _ in range(max(3, bench.rounds // 2)):
         clock = bench.learn(batch)
@@ -302,7 +302,7 @@ def main() -> None:
     torch.manual_seed(0)
     bench = Bench(options.device, options.rounds)
     if bench.network.device.type != "cuda":
-        say("no CUDA device here: the GPU figures stay missing")
+        say("no CUDA device: the GPU figures stay missing")
     result = measure(bench, options.quick)
     kind = re.sub(r"\W+", "-", f"{bench.network.device.type}_{result['machine']['device']}".lower())
     path = options.output or RESULTS / f"{kind}.json"

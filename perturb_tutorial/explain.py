@@ -1,7 +1,7 @@
-"""From image files to files of explanations: a picture, an array and a line of results for each.
+"""From image files to files of explanations: for each a picture, an array and an entry of results.
 
 Used by the command ``perturb-tutorial explain``. Every file is written whole; ``results.json`` after each batch, so
-that an interrupted run keeps what it had.
+that an interrupted run keeps what it has finished.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every image. ``target``: one class for all, or None for the ``target_count`` best ones.
+    """How every image is explained. ``target``: one class for all images, or None for each image's ``target_count``
+    best.
+
     ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image.
     """
 
@@ -56,7 +58,7 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What came of it: the entries of results.json, and one line for each image that could not be explained."""
+    """The entries of results.json, and one line for each image that could not be explained."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -69,15 +71,27 @@ def explain_files(
     *,
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
-    said: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Explains each image and writes ``output/<stem>.png``, ``output/<stem>.npy`` (saliency, float32, input size) and
-    ``output/results.json``. ``names``: what to call the images, the paths without. A bad image becomes a line of
-    ``errors``; the others are still explained. ``said`` gets one line for each image done.
+    """Explains each image and writes its files: ``output/<stem>.png``, ``output/<stem>.npy`` (saliency, float32, input
+    size) and ``output/results.json``.
+
+    A bad image becomes a line of ``errors``; the others are still explained.
+
+    Args:
+        paths: the image files.
+        request: how they are explained.
+        output: an existing folder.
+        names: how results.json and messages call the images; None is their paths.
+        progress: called with the number of images done.
+        report: called with one line for each image done.
+
+    Raises:
+        ValueError: where a file would be overwritten that no earlier run wrote, and whatever the method raises.
     """
     names = list(names or [str(path) for path in paths])
     stems = unique_stems(names)
-    _spare(output, stems, paths)
+    _refuse_to_overwrite(output, stems, paths)
     outcome = Outcome()
     for start in range(0, len(paths), IMAGES_AT_ONCE):
         part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
@@ -94,7 +108,7 @@ def explain_files(
                     )
                     continue
                 if not (output / "results.json").exists():
-                    write_results(output, [])  # tells a later run that the pictures here are ours
+                    write_results(output, [])  # shows a later run that it may overwrite the pictures
                 try:
                     result.write(output, stems[i])
                 except OSError as error:
@@ -104,18 +118,16 @@ def explain_files(
                     )
                     continue
                 outcome.entries.append({"image": names[i], **result.entry})
-                if said is not None:
-                    said(f"{output / stems[i]}.png  {result.summary}")
+                if report is not None:
+                    report(f"{output / stems[i]}.png  {result.summary}")
             write_results(output, outcome.entries)
         if progress is not None:
             progress(part.stop)
     return outcome
 
 
-def _spare(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
-    """``ValueError`` where a file that no earlier run wrote would be overwritten: a photograph, one that is given or
-    another one.
-    """
+def _refuse_to_overwrite(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
+    """``ValueError`` where a file that no earlier run wrote would be overwritten, one of ``paths`` or another."""
     given = {os.path.realpath(path) for path in paths}  # resolve() raises on a link to itself
     ours = (output / "results.json").exists()
     for file in (output / f"{stem}{suffix}" for stem in stems for suffix in (".png", ".npy")):
@@ -144,7 +156,7 @@ def write_results(output: Path, entries: Sequence[dict[str, Any]]) -> None:
     """``output/results.json``, whole."""
     text = json.dumps(list(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with whole_file(output / "results.json") as file:
-        # The bytes of a file name that are no UTF-8 become \\udc.., which JSON reads back as they were.
+        # Bytes of a file name that are no UTF-8 become \\udc.., which JSON reads back unchanged.
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
@@ -248,7 +260,7 @@ def _by_mask(
 
 
 def _finite(value: Tensor) -> float | None:
-    """None for what is no number: JSON has no word for it."""
+    """The number, or None where it is not finite, which JSON cannot express."""
     number = float(value)
     return number if math.isfinite(number) else None
 
@@ -256,7 +268,7 @@ def _finite(value: Tensor) -> float | None:
 def _image_masks(
     images: Tensor, sets: list[list[int]], request: Request, progress: Callable[[int, int], None] | None
 ) -> tuple[Masks, Tensor]:
-    """Masks on the images, and what they leave of them."""
+    """Masks on the images, and the images under them."""
     from perturb_tutorial.optimizer import learn_masks
 
     network, settings, seed = request.network, request.settings, request.seed

@@ -1,7 +1,7 @@
-"""The package's own data files, found; and files of ours, written whole or not at all.
+"""Where the package's own data files are, and how output files are written: whole or not at all.
 
 The project keeps its data in the top-level folder ``data/``. A checkout has that folder beside the package, a
-wheel carries it inside, as ``perturb_tutorial/data/``.
+wheel contains it as ``perturb_tutorial/data/``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def resource(relative: str) -> Path:
     parts = Path(relative)
     if parts.is_absolute() or ".." in parts.parts:
         raise ValueError(f"relative: expected a path below data/, got {relative!r}")
-    # A wheel has no sibling `data/` of ours, but its parent (site-packages) may hold somebody else's.
+    # Beside an installed wheel, in site-packages, another package may have a folder `data/`.
     for folder in (_PACKAGE / "data", _PACKAGE.parent / "data"):
         if (folder / parts).exists():
             return folder / parts
@@ -41,7 +41,7 @@ def read_table(relative: str) -> list[dict[str, str]]:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at ``path`` when the block ends well, and never half written."""
+    """A binary file that appears at ``path`` when the block ends without an error, and never half written."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:

@@ -1,4 +1,4 @@
-"""Image files → N×3×H×W float32 tensors in [0, 1], RGB; and one clear line for each file that cannot be one.
+"""Image files → N×3×H×W float32 tensors in [0, 1], RGB; and one clear line for each file that cannot be read.
 
 Every photograph is squashed to a square, as the paper does (§4), or cropped at the center on request. Shrinking
 averages over areas (Pillow's BOX), which on EfficientNet-Lite recognizes more photographs than a triangle
@@ -28,7 +28,7 @@ MAX_PIXELS = 100_000_000
 """Largest photograph; more is refused before it is decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-"""Pillow's names of what is read. Others are refused: EPS, for one, would start Ghostscript."""
+"""Pillow's names of the formats that are read. Others are refused: EPS, for one, would start Ghostscript."""
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -70,11 +70,22 @@ def load_images(
 ) -> Tensor | tuple[Tensor, list[ImageError]]:
     """Photographs as one tensor N×3×size×size, float32 in [0, 1].
 
-    ``crop``: None squashes to a square; ``"center"`` scales the shorter side and cuts the center.
-    Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is
-    applied, an animation gives its first frame.
-    ``on_error``: ``"raise"`` raises one :class:`ImageErrors` that names every bad file; ``"skip"`` returns the
-    good images and the list of :class:`ImageError`, whose ``index`` says which ones are missing.
+    Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is applied, an
+    animation gives its first frame.
+
+    Args:
+        paths: one file or several.
+        size: side of the square in image px, at least ``MIN_SIDE``.
+        crop: None squashes to a square; "center" scales the shorter side and cuts out the center.
+        on_error: "raise" raises one error for all bad files; "skip" leaves them out and also returns a list of
+            :class:`ImageError`, whose ``index`` says which images are missing.
+
+    Returns:
+        The images, or with ``on_error="skip"`` the good images and the list of errors.
+
+    Raises:
+        ImageErrors: names every bad file.
+        ValueError: for arguments of the wrong form.
     """
     if crop not in (None, "center"):
         raise ValueError(f'crop: expected None or "center", got {crop!r}')
@@ -113,14 +124,14 @@ def _listed(paths: Paths) -> list[str | Path]:
 
 
 def _open(path: Path) -> Image.Image:
-    """The whole, upright, decoded image, or ``_Unusable`` with the reason and the mend."""
+    """The whole, upright, decoded image; ``_Unusable`` with the reason and the remedy if there is none."""
     try:
         if path.is_dir():
             raise _Unusable("is a folder; name the image files in it")
         if path.stat().st_size == 0:
             raise _Unusable("is empty (0 bytes); copy the file again")
         with warnings.catch_warnings():
-            # Pillow warns of sizes that _check_size judges.
+            # Pillow warns of sizes that _check_size decides on.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 _check_size(image)
@@ -142,7 +153,7 @@ def _open(path: Path) -> Image.Image:
         raise _Unusable(f"is damaged or cut off ({error}); copy the file again") from None
     except _Unusable:
         raise
-    except Exception as error:  # whatever Pillow's decoders raise on damaged bytes
+    except Exception as error:  # Pillow's decoders may raise anything on damaged bytes
         raise _Unusable(f"is damaged ({type(error).__name__}: {error}); copy the file again") from None
 
 
@@ -178,7 +189,7 @@ def _full_scale(image: Image.Image) -> float:
 
 
 def _bands(image: Image.Image) -> list[Image.Image]:
-    """The color planes that are resized: one of 16-bit gray values as floats, or three of 8 bits."""
+    """The color planes to be resized: one of 16-bit gray values as floats, or three of 8 bits."""
     if image.mode.startswith("I"):
         values: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
         if values.size and values.max() > 65535:

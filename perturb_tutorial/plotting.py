@@ -23,7 +23,7 @@ PAPER_COLORMAP = "jet"
 PIXEL_METHODS = frozenset({"gradient", "guided_backprop"})
 """Methods whose maps are speckles: one extreme pixel would leave all others black."""
 PIXEL_QUANTILE = 0.99
-"""Of the values of such a map: what is drawn as the brightest."""
+"""The quantile of such a map's values that is drawn as the brightest."""
 _PANEL = 2.2  # inches
 
 Array = NDArray[np.float32]
@@ -50,8 +50,8 @@ def as_heat(heat: Tensor | Array) -> Array:
 def overlay(image: Tensor | Array, heat: Tensor | Array, *, colormap: str = HEAT_COLORMAP) -> Array:
     """The image in gray under the heat map in color, H×W×3 in [0, 1].
 
-    ``heat``: H×W in [0, 1], of the image's size. In the paper's ``jet`` the color is laid on evenly; in the other
-    color maps, which begin in black, it covers the more the higher the heat is.
+    ``heat``: H×W in [0, 1], of the image's size. In the paper's ``jet`` the color is equally opaque everywhere; in
+    the other color maps, which begin in black, it is the more opaque the higher the heat is.
     """
     values = np.clip(as_heat(heat), 0, 1)[..., None]
     gray = as_picture(image).mean(2, keepdims=True)
@@ -64,7 +64,7 @@ def overlay(image: Tensor | Array, heat: Tensor | Array, *, colormap: str = HEAT
 def normalized(heat: Tensor | Array, *, method: str = "") -> Array:
     """A heat map of any scale brought to [0, 1]: negatives to 0, the largest value to 1.
 
-    Of the ``PIXEL_METHODS`` it is the 99th percentile that becomes 1, and so does what lies above it.
+    For the ``PIXEL_METHODS`` the 99th percentile and everything above it become 1.
     """
     values = np.clip(as_heat(heat), 0, None)
     top = float(values.max()) if values.size else 0.0
@@ -110,7 +110,17 @@ def explanation(
     score_masked: float | None = None,
     method: str = "mask",
 ) -> Figure:
-    """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it."""
+    """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it.
+
+    Args:
+        image: the photograph, 3×H×W in [0, 1].
+        saliency: H×W or 1×H×W, of the image's size.
+        target: the name of the class.
+        score_original: of the image, shown under it.
+        masked: the image under the mask, 3×H×W in [0, 1].
+        score_masked: of the image under the mask, shown under it.
+        method: the method behind the saliency; it decides how the map is normalized.
+    """
     pictures, labels = [as_picture(image)], [_with_score(target, score_original)]
     if masked is not None:
         pictures.append(as_picture(masked))
@@ -126,7 +136,7 @@ def _with_score(label: str, score: float | None) -> str:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map a method."""
+    """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map by method."""
 
     image: Tensor | Array
     maps: Mapping[str, Tensor | Array]
@@ -139,7 +149,7 @@ def comparison_grid(
 ) -> Figure:
     """Fig. 3's arrangement: one row an image with its boxes, one column a method, each map :func:`normalized`.
 
-    A map smaller than the image is enlarged bilinearly; a method that a row lacks leaves its place empty.
+    A map smaller than the image is enlarged bilinearly; where a row has no map of a method, the panel is empty.
     """
     columns = 1 + len(methods)
     figure = Figure(figsize=(1.35 * columns, 1.35 * max(1, len(rows)) + 0.35), layout="constrained")

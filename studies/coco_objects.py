@@ -2,16 +2,16 @@
 
     python studies/coco_objects.py COCO RUN…
 
-RUN is the --output folder of a run of the pointing game, one for each split of COCO; its settings tell the split. A
-run that is not finished counts with the questions that every method has answered. The file has the hit rate of each
+RUN is the --output folder of a run of the pointing game, one for each split of COCO; its settings name the split. Of a
+run that is not finished, the questions count that every method has results for. The file has the hit rate of each
 method in each bin, the paired differences between methods, how often the mask did not converge (§6.6), and for each
 method a logistic regression
 
     log P(hit)/P(miss) = b + b_size log₄(share) + b_crowding crowding + b_score log₁₀(score),
 
-with 95 % intervals from drawing the images again. ``share`` and ``crowding``: :mod:`perturb_tutorial.datasets.objects`;
-``score``: the softmax sum over the ImageNet classes under the category, which says how much like ImageNet's the
-objects are. No annotation and no name of an image is kept.
+with 95 % intervals from resampling the images. ``share`` and ``crowding``: :mod:`perturb_tutorial.datasets.objects`;
+``score``: the softmax sum over the ImageNet classes under the category, which measures how much the objects look like
+ImageNet's. No annotation and no name of an image is stored.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BINS: dict[str, Sequence[float]] = {
     "neighbors": (0, 1, 3, np.inf),
     "score": (0, 0.001, 0.01, 0.1, np.inf),
 }
-"""Lower edges; each bin goes up to the next one, which it does not hold. Sizes in steps of 2 in length."""
+"""Lower edges; a bin ends below the next edge. Sizes are in steps of a factor 2 in length."""
 
 RIDGE = 0.1
 """Penalty ½ · RIDGE · b² on the slopes: a resample in which one of them separates hits from misses stays finite."""
@@ -86,7 +86,7 @@ def logistic(values: Floats, hits: Floats, slope: int) -> Statistic:
             p = 1 / (1 + np.exp(-np.clip(b @ columns.T, -30, 30)))
             gradient = (weights * (hits - p)) @ columns - b @ penalty
             curvature = ((weights * p * (1 - p)) @ products).reshape(-1, *penalty.shape) + penalty
-            curvature += 1e-9 * np.eye(columns.shape[1])  # of a resample with hits alone, or none
+            curvature += 1e-9 * np.eye(columns.shape[1])  # for a resample with only hits or only misses
             b += np.linalg.solve(curvature, gradient[..., None])[..., 0]
         return b[:, slope]
 
@@ -94,7 +94,7 @@ def logistic(values: Floats, hits: Floats, slope: int) -> Statistic:
 
 
 def summed_up(records: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """Figures and differences from records with facts, those of ``METHODS`` alone."""
+    """Figures and differences from records with facts, those of ``METHODS`` only."""
     images, _ = keys(records)
     hits = wide(records, "hit")
     hits = {method: hits[method] for method in METHODS}
@@ -133,7 +133,7 @@ def summed_up(records: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
 
 
 def read_run(data: Path, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A run's records with facts, of the questions that all of ``METHODS`` have answered, and its settings."""
+    """A run's records with facts, for the questions that all of ``METHODS`` have results for, and its settings."""
     settings = read_json(folder / SETTINGS)
     if missing := set(METHODS) - {"center", *settings["methods"]}:
         raise ValueError(f"{folder}: expected a run with {', '.join(METHODS)}, it lacks {', '.join(missing)}")

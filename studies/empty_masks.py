@@ -4,11 +4,12 @@
 
 RUN is the --output folder of a finished run of the pointing game with the method mask, one for each split of COCO. In
 the deletion game a cell costs λ₁ whatever the score is, so where the score is next to nothing the cheapest mask deletes
-nothing: it is empty and has no point. Those pairs are asked again with the score divided by that of the image, so that
-it begins at 1 for every pair; all else is the run's. The file has the hit rate of these masks beside the center's and
-their paired difference on the pairs that were empty; on all pairs with the empty masks answered that way ("relative"),
-answered by the center of the image ("center instead"), or counted as misses ("a miss"), which is the benchmark's rule;
-and the area that the new masks delete. FILE has one line a batch and is gone on with.
+nothing: it is empty and has no point. For those pairs a mask is learned again with the score divided by that of the
+image, so that it begins at 1 for every pair; everything else is as in the run. The file has the hit rate of these
+masks, that of the center and their paired difference on the pairs with empty masks; the same on all pairs, where an
+empty mask is replaced by the new one ("relative"), replaced by the center of the image ("center instead"), or counted
+as a miss ("a miss"), which is the benchmark's rule; and the area that the new masks delete. FILE has one line for each
+batch; a second start appends the missing ones.
 """
 
 from __future__ import annotations
@@ -54,7 +55,19 @@ def relative_grids(
     seed: int,
     engine: str,
 ) -> Tensor:
-    """The salient grid N×1×h×w of masks whose score is divided by that of the image."""
+    """Masks whose score is divided by that of the image.
+
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: N sets of classes.
+        settings: of the masks.
+        seed: of the masks.
+        engine: one of ``ENGINES``.
+
+    Returns:
+        Their salient grids N×1×h×w.
+    """
     weights = class_weights(targets, network.class_count)
     with torch.inference_mode():
         original = target_score(network.logits(images), weights)
@@ -74,7 +87,7 @@ def answered(question: Question, grid: Tensor) -> dict[str, Any]:
 
 
 def summed_up(records: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Figures and differences from a run's records, ``METHODS`` alone, and one row for each empty mask."""
+    """Figures and differences from a run's records, ``METHODS`` only, and one row for each empty mask."""
     images, _ = keys(records)
     hits, empty = wide(records, "hit"), wide(records, "usable")["mask"] != 1
     pairs = list(
@@ -137,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folder of a run")
-    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="made, or gone on with")
+    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="created, or continued")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
     options = parser.parse_args(argv)
     try:

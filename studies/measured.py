@@ -1,13 +1,13 @@
-"""A benchmark's summary, made small and kept: data/measured/NAME.json, which a chapter reads.
+"""A benchmark's summary, reduced and stored: data/measured/NAME.json, which a chapter reads.
 
     python studies/measured.py RUN… NAME --command "perturb-tutorial benchmark … --data COCO …" --note "…"
     python studies/measured.py RUN RUN NAME --compare default,localization --command "…" --note "…"
 
-RUN is the --output folder of a run; several runs of the same settings on different data (COCO's splits) are put
-together and summed up as one; with --compare, two runs of different settings on the same data stand side by side,
-with their paired differences; with --so-far, the runs may still go on. The file says the command, with COCO, IMAGENET
-and ANIMAL_PARTS for the reader's folders, a note, the versions of what it ran on, and the summary: figures,
-differences, counts and settings. A path of this machine in any of them is refused. The same run gives the same bytes.
+RUN is the --output folder of a run; several runs of the same settings on different data (COCO's splits) are merged into
+one summary; with --compare, two runs of different settings on the same data are side by side, with their paired
+differences; with --so-far, the runs may be unfinished. The file has the command, with COCO, IMAGENET and ANIMAL_PARTS
+for the reader's folders, a note, the versions of the packages, and the summary: figures, differences, counts and
+settings. A path of this machine in any of them is refused. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "data" / "measured"
 PACKAGES = ("perturb_tutorial", "torch", "numpy")
 DIGITS = 6
 LINES = 5
-"""Of what was left out, as many lines are quoted."""
+"""How many lines about left-out images are quoted."""
 
 _PATH = re.compile(r"""(?:^|[\s"'=(:,])(?:/(?=[\w.])|~/|[A-Za-z]:\\|file:)""")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -70,14 +70,28 @@ def machine_paths(value: Any, where: str = "") -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """What this environment measures with."""
+    """The versions of Python and the packages of this environment."""
     return {"python": python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def write_measured(
     name: str, command: str, note: str, summary: Mapping[str, Any], folder: Path = FOLDER
 ) -> Path:
-    """Writes ``folder/NAME.json``, one line a record. Errors: ``ValueError`` for a name or text that is no good."""
+    """Writes ``folder/NAME.json``, one line for each record.
+
+    Args:
+        name: of the file, lower-case letters, digits and _.
+        command: what measured it, without paths of this machine.
+        note: what a reader should know about it.
+        summary: a run's summary.
+        folder: where the file is written.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ValueError: for a name, command or note of the wrong form.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError(f"NAME: expected lower-case letters, digits and _, got {name!r}")
     if not command.strip():
@@ -106,7 +120,7 @@ def _lines(value: Any, depth: int = 0) -> str:
 
 
 def summed_up(runs: list[Path], compare: str | None, so_far: bool = False) -> dict[str, Any]:
-    """One summary of all runs, or with labels ``A,B`` that of two which are compared."""
+    """One summary of all runs, or with labels ``A,B`` a comparison of two."""
     if compare is None:
         return merged_summary(runs, so_far=so_far)
     labels = compare.split(",")
@@ -131,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         "--cpu-seconds",
         type=float,
         metavar="S",
-        help="user and system time of all runs, as `time -v` tells it",
+        help="user and system time of all runs, as `time -v` reports it",
     )
     parser.add_argument("--peak-gigabytes", type=float, metavar="G", help="the largest resident set of a run")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")

@@ -2,9 +2,9 @@
 
     python studies/object_statistics.py COCO SPLIT…
 
-The file holds what :func:`perturb_tutorial.datasets.statistics.object_statistics` finds in the first 100 images of each
-class: a mean area for each pair of an image and a class, the centers of all boxes, in px of the image squashed to
-224×224. Values are rounded to 0.1 px or px²; no annotation and no name of an image is kept.
+The file has the result of :func:`perturb_tutorial.datasets.statistics.object_statistics` for the first 100 images of
+each class: a mean area for each pair of an image and a class, and the centers of all boxes, in px of the image squashed
+to 224×224. Values are rounded to 0.1 px or px²; no annotation and no name of an image is stored.
 """
 
 from __future__ import annotations

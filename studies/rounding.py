@@ -3,11 +3,11 @@
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 python studies/rounding.py
     python studies/rounding.py --precision bfloat16
 
-The first line writes rounding.json: the masks of the stored sweeps ``deletion`` and ``preservation`` learned again,
-with nothing changed but the instructions that the processor may use (those of one without AVX-512), so that sums are
-added up in another order. The second writes bfloat16.json: the network's passes with 8 bits instead of 24. Each file
-has, for each game, the correlation of the two saliency maps of a photograph, their mean absolute difference, and how
-far the final scores and the areas are apart, with paired differences of the games.
+The first command writes rounding.json: the masks of the stored sweeps ``deletion`` and ``preservation`` learned again
+with only the processor's instructions changed (those of one without AVX-512), so that sums are computed in another
+order. The second writes bfloat16.json: the network's passes with 8 bits instead of 24. Each file has, for each game,
+the correlation of the two saliency maps of a photograph, their mean absolute difference, and the differences of the
+final scores and of the areas, with paired differences of the games.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SEED = 0
 
 
 def apart(first: pt.Masks, second: pt.Masks) -> dict[str, np.ndarray]:
-    """How far two runs of the same photographs are apart, N values each."""
+    """The differences between two runs on the same photographs, N values each."""
     return {
         "correlation": np.array(
             [correlation(a, b) for a, b in zip(first.saliency, second.saliency, strict=True)]
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             stored = pt.Masks.load(sweeps.FOLDER / f"{game}.pt")
             sweep = described[game]
             assert isinstance(sweep, sweeps.Sweep)
-            images, targets = sweep.asked(network)
+            images, targets = sweep.inputs(network)
             again = pt.learn_masks(
                 network, images, targets, sweep.settings, seed=sweep.seed, precision=options.precision
             )

@@ -1,12 +1,12 @@
-"""Does it matter to which size an image is brought before it is explained? data/measured/size_question.json (§4).
+"""Does the size to which an image is resized before it is explained matter? data/measured/size_question.json (§4).
 
     python studies/size_question.py COCO SPLIT… --records FILE [--limit N]
 
-Every pair of an image and a mapped category is asked with the image squashed to the network's input, as the paper does,
-and with its shorter side as long as that, the shape kept, as Zhang et al. do; Grad-CAM, which is cheap, also at the
-image's own size. The network is convolutional but for the mean over the last map, so it takes any size. Each map's
-point is the mean of all maxima and the first one. FILE has one line an image and is gone on with. ``--limit``: at most
-N images, drawn by seed.
+Every pair of an image and a mapped category is evaluated with the image squashed to the network's input, as the paper
+does, and with its shorter side of that length and its shape kept, as Zhang et al. do; Grad-CAM, which is cheap, also at
+the image's own size. The network is convolutional except for the mean over the last map, so it takes any size. Each map
+has two points, the mean of all maxima and the first one. FILE has one line for each image; a second start appends the
+missing ones. ``--limit``: at most N images, drawn by seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_ma
 NAME = "size_question"
 METHODS = ("gradient", "guided_backprop", "grad_cam")
 SQUASHED, SHORTER_SIDE, OWN = "squashed", "shorter side", "own size"
-ASKED = [(method, size) for method in METHODS for size in (SQUASHED, SHORTER_SIDE)] + [("grad_cam", OWN)]
+VARIANTS = [(method, size) for method in METHODS for size in (SQUASHED, SHORTER_SIDE)] + [("grad_cam", OWN)]
 MAXIMA = ("mean", "first")
 SEED = 0
 
@@ -74,8 +74,8 @@ def _tensor(photograph: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(photograph, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 
 
-def ask(network: AnySize, questions: list[Question]) -> list[dict[str, Any]]:
-    """One row a question about the same image: whether each method's points hit, at each size."""
+def measure(network: AnySize, questions: list[Question]) -> list[dict[str, Any]]:
+    """One row for each question about one image: whether each method's points hit, at each size."""
     record = questions[0].image
     images = pictures(record.path, network.input_size)
     targets = [list(question.targets) for question in questions]
@@ -84,7 +84,7 @@ def ask(network: AnySize, questions: list[Question]) -> list[dict[str, Any]]:
         union_mask((i.segmentation for i in record.of(q.category) if i.segmentation is not None), record.size)
         for q in questions
     ]
-    for method, size in ASKED:
+    for method, size in VARIANTS:
         batch = images[size].expand(len(targets), -1, -1, -1)
         heats = pt.saliency(network, batch, targets, method=method)
         for row, mask, heat in zip(rows, masks, heats, strict=True):
@@ -102,7 +102,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for maximum in MAXIMA:
         table = {
             f"{method}, {size}": np.array([row[f"{method}, {size}, {maximum}"] for row in rows], dtype=float)
-            for method, size in ASKED
+            for method, size in VARIANTS
         }
         labels = {"maximum": maximum}
         result.add_means("hit_rate", table, images, labels=labels)
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
     parser.add_argument("splits", nargs="+", metavar="SPLIT", help="such as val2017")
-    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="made, or gone on with")
+    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="created, or continued")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N images, drawn by seed")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the summary goes")
     options = parser.parse_args(argv)
@@ -135,9 +135,9 @@ def main(argv: list[str] | None = None) -> int:
             rows = [row for line in options.records.read_text().splitlines() for row in json.loads(line)]
         done = {row["image"] for row in rows}
         network = any_size(pt.load_network("efficientnet_lite0", device="cpu"))
-        for image, asked in by_image.items():
+        for image, group in by_image.items():
             if image not in done:
-                found = ask(network, asked)
+                found = measure(network, group)
                 rows += found
                 with options.records.open("a") as file:
                     file.write(json.dumps(found) + "\n")

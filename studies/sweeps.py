@@ -1,14 +1,14 @@
-"""What takes too long for a chapter: masks and maps of the sample photographs, made once and committed.
+"""Masks and maps of the sample photographs that take too long for a chapter, computed once and committed.
 
-    python studies/sweeps.py --list          each sweep, its photographs and settings, and whether it is there
-    python studies/sweeps.py [NAME…]         make those that are missing; without a name all of them
-    python studies/sweeps.py --again NAME…   make them anew
+    python studies/sweeps.py --list          each sweep, its photographs and settings, and whether it exists
+    python studies/sweeps.py [NAME…]         make the missing ones; without a name all of them
+    python studies/sweeps.py --again NAME…   make them again
 
-NAME may end in ``*`` (quoted: the shell has stars of its own). A sweep is ``data/sweeps/NAME.pt``, written by
-``Masks.save``: grids, scores and history, one row a photograph in the order of :attr:`Sweep.photographs`, with
-seed 0 and by EfficientNet-Lite0 where the sweep names no other. The maps of a method without a mask are
-``data/sweeps/NAME.npy``. A chapter loads the file, makes one row again, asserts that the two agree, and draws the
-rest. Some 65 minutes of one core make all of them.
+NAME may end in ``*`` (in quotes, or the shell expands it). A sweep is ``data/sweeps/NAME.pt``, written by
+``Masks.save``: grids, scores and history, one row for each photograph in the order of :attr:`Sweep.photographs`, with
+seed 0 and EfficientNet-Lite0 where the sweep names no other network. The maps of a method without a mask are
+``data/sweeps/NAME.npy``. A chapter loads the file, computes one row again, asserts that the two agree, and draws the
+rest. All of them take some 65 minutes on one core.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ DRAWN_PHOTOGRAPHS = tuple(
     PHOTOGRAPHS[index]
     for index in sorted(np.random.default_rng(SEED).choice(len(PHOTOGRAPHS), 8, replace=False))
 )
-"""Drawn by seed, none picked."""
+"""Drawn by seed, not selected."""
 LAYER_PHOTOGRAPHS = ("dalmatian", "bald_eagle", "chelsea", "cannon")
 STAGES = {112: "_blocks.0", 56: "_blocks.2", 28: "_blocks.4", 14: "_blocks.10", 7: "_swish"}
 """Side of the output → layer: the last of each size, as :func:`perturb_tutorial.networks.mask_layers.stage_layers` has
 it."""
 
 WEIGHT_PHOTOGRAPHS = ("dalmatian", "chelsea")
-WEIGHT_SIDES = (28, 14, 7)  # the larger maps would make most of the folder's bytes
+WEIGHT_SIDES = (28, 14, 7)  # the larger maps would be most of the folder's bytes
 WEIGHT_ITERATIONS = 75
 AREA_WEIGHTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TV_WEIGHTS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -57,8 +57,8 @@ METHOD_AREA_WEIGHTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is learned on which photographs; ``layer``: §6.4, on a layer's output; ``target_count``: of the
-    best classes make the target, where it is above 1 (eq. 2), and else the photograph's class is.
+    """Masks of some photographs; ``layer``: on that layer's output (§6.4); ``target_count``: if above 1, the target is
+    the set of that many best classes (eq. 2), else the photograph's class.
     """
 
     photographs: tuple[str, ...]
@@ -80,13 +80,13 @@ class Sweep:
         self.learn(network).save(file)
 
     def learn(self, network: pt.Network) -> pt.Masks:
-        """The masks, one row a photograph."""
-        images, targets = self.asked(network)
+        """The masks, one row for each photograph."""
+        images, targets = self.inputs(network)
         if self.layer is None:
             return pt.learn_masks(network, images, targets, self.settings, seed=self.seed)
         return pt.learn_activation_masks(network, images, targets, self.layer, self.settings, seed=self.seed)
 
-    def asked(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
+    def inputs(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
         """The photographs N×3×S×S and their targets."""
         samples = pt.load_samples(network.input_size, names=self.photographs)
         if self.target_count == 1:
@@ -100,7 +100,7 @@ class ObjectSweep(Sweep):
     ``read_samples().questions()``: several categories of one photograph are several rows.
     """
 
-    def asked(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
+    def inputs(self, network: pt.Network) -> tuple[torch.Tensor, Any]:
         """The photographs, repeated, and the classes of each row's category."""
         questions = read_samples().questions()
         images = pt.load_images([question.image.path for question in questions], network.input_size)
@@ -109,8 +109,8 @@ class ObjectSweep(Sweep):
 
 @dataclass(frozen=True)
 class MapSweep:
-    """What a method without a mask says of which photographs: its maps, each cell of the masks' grid a mean over
-    its pixels, float32 of N×1×28×28 and of raw scale, for the photographs' own classes.
+    """Maps of some photographs by a method without a mask, for the photographs' own classes: float32 N×1×28×28 of raw
+    scale, each cell the mean over its pixels.
     """
 
     photographs: tuple[str, ...]
@@ -181,7 +181,7 @@ def all_sweeps() -> dict[str, Sweep | MapSweep]:
 
 
 def chosen(names: list[str], sweeps: dict[str, Sweep | MapSweep]) -> list[str]:
-    """The sweeps that ``names`` mean, in their own order; ``ValueError`` for a name that means none."""
+    """The sweeps that ``names`` match, in the order of ``sweeps``; ``ValueError`` for a name that matches none."""
     for name in names:
         if not fnmatch.filter(sweeps, name):
             raise ValueError(f"no sweep is called {name}; there are: {', '.join(sweeps)}")

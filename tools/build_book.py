@@ -1,8 +1,8 @@
 """Build the published book from the stored notebooks: `make book`.
 
-Fetches the browser scripts when they are not there yet (tools/vendor.py), makes the live page's files
-(tools/live.py), then runs Jupyter Book from scratch with every warning an error. The site is left in
-`book/_build/html`; any file server can serve it, from any folder.
+Fetches the browser scripts if they are missing (tools/vendor.py), makes the live page's files (tools/live.py), then
+runs Jupyter Book from scratch with every warning an error. The site is in `book/_build/html`; any file server can serve
+it, from any folder.
 
     python tools/build_book.py [--source book] [--toc _toc.yml] [--output book]
 """
@@ -43,7 +43,7 @@ def build(source: Path, toc: Path, output: Path) -> int:
         made = subprocess.run([sys.executable, str(ROOT / "tools" / "live.py")], check=False)
         if made.returncode != 0:
             return made.returncode
-    # A kept environment would hide the warnings of pages that have not changed since.
+    # With the environment of an earlier build, pages that have not changed since would not warn.
     shutil.rmtree(output / "_build", ignore_errors=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command = [*jupyter_book, "build", str(source.resolve())]

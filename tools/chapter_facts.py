@@ -1,7 +1,7 @@
-"""What a chapter says of itself: its title, its promise and its time, read from the stored notebook.
+"""A chapter's title, its promise and its time, read from the stored notebook.
 
-The map of the book on the welcome page is made of these, and so are the sums on the teachers' page: a time
-stands once, in its chapter.
+The map of the book on the welcome page and the sums on the teachers' page are made from these, so that each time is
+written once, in its chapter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HIDDEN = ("hide-input", "remove-cell", "remove-input", "solution")
 
 
 class ChapterFactsError(ValueError):
-    """A chapter does not say what the map of the book needs; the message names the chapter and the form."""
+    """A chapter lacks what the map of the book needs; the message names the chapter and the expected form."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ChapterFacts:
 
 
 def chapter_facts(path: Path) -> ChapterFacts:
-    """What the stored chapter at ``path`` says of itself. Errors: :class:`ChapterFactsError`, one line."""
+    """Title, promise and times of the stored chapter at ``path``. Errors: :class:`ChapterFactsError`, one line."""
     notebook = nbformat.read(path, as_version=4)
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     opening = re.match(r"# ([^\n]+)\n\n\*([^*\n]+)\*", text)
@@ -68,7 +68,7 @@ def minutes(text: str) -> float:
 
 
 def spoken(value: float) -> str:
-    """A time in minutes as a reader says it: 0.5 → ``"30 s"``, 95 → ``"1 h 35 min"``."""
+    """A time in minutes in words: 0.5 → ``"30 s"``, 95 → ``"1 h 35 min"``."""
     if value < 1:
         return f"{round(value * 60)} s"
     whole = round(value)

@@ -1,4 +1,4 @@
-"""Execute, check and hand out the book's chapters (book/NN_name.ipynb).
+"""Execute, check and distribute the book's chapters (book/NN_name.ipynb).
 
     python tools/chapters.py run [NAME…]       execute each in a fresh kernel, store it in its stable form
     python tools/chapters.py form [NAME…]      only the stable form, for a change in prose
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 # How many threads share a sum decides how it is rounded, and the pictures show it in some bytes.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-CELL_TIMEOUT = 2000  # seconds, nbval's own limit: what is stored here can be verified there
+CELL_TIMEOUT = 2000  # seconds, as in nbval, so that it can verify every chapter that was stored
 
 
 class ChapterError(Exception):
@@ -79,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def find(names: list[str], book: Path) -> list[Path]:
-    """The chapters that `names` mean, in the book's order; ValueError for a name that means none."""
+    """The chapters that `names` match, in the book's order; ValueError for a name that matches none."""
     chapters = sorted(book.glob("[0-9][0-9]_*.ipynb"))
     if not names:
         return chapters
@@ -134,7 +134,7 @@ def execute(chapter: Path) -> NotebookNode:
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(chapter.parent)}},
-        # The kernel's remark on its transport would drown the name of a failing cell.
+        # The kernel's message about its transport would hide the name of a failing cell.
         extra_arguments=["--log-level=40"],
         store_widget_state=True,
         record_timing=False,

@@ -4,7 +4,7 @@
     python tools/draw_samples.py overlays FOLDER   draw FOLDER/<name>.png for each photograph, or for --names
 
 Polygons and key points are drawn by hand, in px of the photograph's file: (x, y) with the corner of the first
-pixel at (0, 0). Everything that follows from them is computed here: ``area`` is the sum of the polygons'
+pixel at (0, 0). This script computes everything that follows from them: ``area`` is the sum of the polygons'
 areas ½|Σ xᵢyᵢ₊₁ − xᵢ₊₁yᵢ| (the polygons of one object do not overlap), ``bbox`` (x, y, width, height) the box
 around all their vertices, ``num_keypoints`` the key points with a visibility above 0.
 """
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 def photograph(record: Json) -> Path:
     """The file of an image record inside the installed package that carries it.
 
-    ``package_path`` opens with the name that Python imports. Raises ``ValueError`` where the package is not
+    ``package_path`` begins with the name that Python imports. Raises ``ValueError`` where the package is not
     installed.
     """
     package, _, inside = str(record["package_path"]).partition("/")

@@ -1,7 +1,7 @@
 """Make `.venv` with everything that tests and book need: `make setup`.
 
-A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done,
-and nothing asked of the network, when pyproject.toml and constraints.txt are as they were at the last success.
+A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and the
+network is not used, if pyproject.toml and constraints.txt have not changed since the last success.
 
     python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests]
 """
@@ -84,7 +84,7 @@ def share(site: Path) -> None:
 
 
 def fitted(constraints: str, torch_version: str | None) -> str:
-    """The pins, with torch at the version that is there already and torchvision left to match it."""
+    """The pins, with torch at the version that is already installed and torchvision left open to match it."""
     if torch_version is None or f"torch=={torch_version.partition('+')[0]}" in constraints.splitlines():
         return constraints
     kept = [line for line in constraints.splitlines() if not line.startswith(("torch==", "torchvision=="))]
@@ -92,7 +92,7 @@ def fitted(constraints: str, torch_version: str | None) -> str:
 
 
 def fingerprint(extras: str, outside: tuple[str, Path] | None) -> str:
-    """What the environment was made of; another torch outside, or another place of the project, makes it anew."""
+    """What the environment depends on, as a text: extras, pins, the torch outside and the project folder."""
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
     words = [extras, str(ROOT), str(outside)]
     return hashlib.sha256(b"\0".join([*map(str.encode, words), *(p.read_bytes() for p in files)])).hexdigest()

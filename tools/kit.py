@@ -5,7 +5,7 @@
 The wheels are those of the machine that this runs on (its system, processor and Python), at the versions of
 constraints.txt; run it on a machine like the students'. On Linux pip takes a PyTorch for NVIDIA cards, some
 gigabytes: to get the small build give PyTorch's own index by --pip-option, as its install page names it. The site is
-book/_build/html, which `make book` builds. A folder that is there is completed: wheels in it are not fetched again.
+book/_build/html, which `make book` builds. An existing folder is completed: wheels in it are not downloaded again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(folder: Path, extras: str, site: Path, pip_options: list[str]) -> None:
-    """Fill ``folder``; what can fail without network comes first."""
+    """Fill ``folder``; the steps that need no network come first."""
     if not (site / "index.html").is_file():
         raise KitError(f"{site} has no site: run `make book` first")
     wheels = folder / "wheels"
@@ -103,7 +103,7 @@ def make(folder: Path, extras: str, site: Path, pip_options: list[str]) -> None:
 
 
 def own_wheel(wheels: Path) -> None:
-    """The package itself; one of an earlier state would be installed as readily."""
+    """Build the package's own wheel; an older one is removed, since pip might install that."""
     for old in wheels.glob(f"{project()['name']}-*.whl"):
         old.unlink()
     pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))

@@ -1,12 +1,12 @@
-"""Make what the live page serves beside its own modules: `book/_live`, not committed.
+"""Make the files that the live page needs beside its own modules: `book/_live`, not committed.
 
     python tools/live.py               bring book/_live up to date (tools/build_book.py does it)
     python tools/live.py --precompute  learn the stored results anew: book/live/precomputed.json
 
 In book/_live: the network as two ONNX graphs that share one file of float16 weights, the runtime from
-book/_vendor (tools/vendor.py), the sample photographs that may be passed on, and site.json with the settings,
-presets and constants of the package. What is large is stored as gzip, since most hosts compress nothing; the page
-unpacks it. The graphs take half a minute and are made again only when something behind them has changed.
+book/_vendor (tools/vendor.py), the sample photographs that may be redistributed, and site.json with the settings,
+presets and constants of the package. Large files are stored as gzip, since most hosts do not compress; the page unpacks
+them. The graphs take half a minute and are made again only when one of their inputs has changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MADE = ROOT / "book" / "_live"
 VENDORED = ROOT / "book" / "_vendor" / "live"
 PRECOMPUTED = ROOT / "book" / "live" / "precomputed.json"
 NETWORK = "efficientnet_lite0"
-# Theirs may be passed on with credit; foolbox's ImageNet photographs may not.
+# Their photographs may be redistributed with credit; foolbox's, from ImageNet, may not.
 FREE_PACKAGES = ("scikit-image", "matplotlib", "scikit-learn")
 THUMBNAIL = 112  # px
 ENGINES = ("wasm", "webgpu", "jspi")
@@ -40,7 +40,7 @@ GAMES = ("deletion", "preservation")
 
 
 class LiveError(Exception):
-    """Something that the live page needs is not here; the message names the mend."""
+    """Something that the live page needs is missing; the message says what to do."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def make(folder: Path) -> None:
 
 
 def numbers() -> dict[str, Any]:
-    """Settings, presets and constants, each from where the package has it."""
+    """Settings, presets and constants, read from the package."""
     import matplotlib as mpl
     import torch
 
@@ -119,7 +119,7 @@ def class_names() -> list[str]:
 
 
 def free_samples() -> dict[str, Any]:
-    """The package's samples that may be passed on, by name, those with a class first."""
+    """The package's samples that may be redistributed, by name, those with a class first."""
     from perturb_tutorial.datasets.samples import all_samples
 
     free = [sample for sample in all_samples().values() if sample.package in FREE_PACKAGES]
@@ -134,7 +134,7 @@ def free_samples() -> dict[str, Any]:
 
 
 def copy_samples(folder: Path) -> list[dict[str, Any]]:
-    """Copy the photographs as their packages have them, with a small picture of each; returns what they are."""
+    """Copy the photographs unchanged, with a thumbnail of each; returns their descriptions."""
     from PIL import Image
 
     entries = []
@@ -181,7 +181,7 @@ def make_graphs(folder: Path) -> None:
         path = Path(temporary, "joint.onnx")
         export_joint_graph(load_network(NETWORK, device="cpu"), path, half_weights=True)
         joint = onnx.load(path)
-    # Without the target's weights nothing but the probabilities is left to compute: the forward pass.
+    # Without the target's weights only the probabilities remain to be computed: the forward pass.
     forward = onnx.utils.Extractor(joint).extract_model(list(INPUTS[:3]), list(OUTPUTS[2:]))
     weights = share_weights([joint, forward])
     for path, content in zip(
@@ -214,7 +214,7 @@ def share_weights(models: list[Any], smallest: int = 1024) -> bytes:
 
 
 def graph_inputs() -> str:
-    """What the graphs are made of, as one text: sources, weights, versions."""
+    """The inputs of the graphs as one text: sources, weights, versions."""
     from perturb_tutorial.networks import weights_file
 
     package = ROOT / "perturb_tutorial"
@@ -270,7 +270,7 @@ def precompute() -> dict[str, Any]:
 
 
 def learn_and_record(network: Any, pixels: Any, targets: list[int], settings: Any) -> tuple[Any, Any]:
-    """`learn_masks`, and the grids N×1×h×w after each of FRAMES iterations, seen in the one run."""
+    """Masks, and the grids N×1×h×w after each of FRAMES iterations of the same run (arguments of `learn_masks`)."""
     from perturb_tutorial.canvas import ImageCanvas
     from perturb_tutorial.networks.batch_invariance import batch_invariant
     from perturb_tutorial.objectives import class_sets, class_weights
@@ -290,7 +290,7 @@ def learn_and_record(network: Any, pixels: Any, targets: list[int], settings: An
 
 
 def asset(folder: Path, name: str) -> dict[str, Any]:
-    """What the page must know of a packed file: bytes to fetch, bytes after unpacking, and their hash."""
+    """What the page must know about a packed file: bytes to fetch, bytes after unpacking, and their hash."""
     data = (folder / name).read_bytes()
     content = gzip.decompress(data)
     digest = hashlib.sha256(content).hexdigest()
@@ -303,7 +303,7 @@ def packed(content: bytes) -> bytes:
 
 
 def write_if_new(target: Path, source: Path) -> None:
-    """Pack `source` into `target` unless that holds it already."""
+    """Pack `source` into `target` unless it is there already."""
     content = source.read_bytes()
     if not target.is_file() or gzip.decompress(target.read_bytes()) != content:
         write_whole(target, packed(content))

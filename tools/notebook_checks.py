@@ -1,8 +1,8 @@
-"""What a stored chapter must show before anyone executes it again.
+"""Requirements on a stored chapter that can be checked without executing it.
 
-nbval compares outputs, but it passes a notebook that has none, does not look at pictures, and knows nothing
-of readers. These checks do: executed from top to bottom without a word on stderr, each figure described and
-captioned, small, and made of the parts that every chapter has.
+nbval compares outputs, but it accepts a notebook without any and does not check pictures or what readers need. These
+checks do: the chapter was executed from top to bottom without output on stderr, each figure is described and captioned,
+the file is small, and it has the parts that every chapter has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from notebook_form import normalize
 
 MAX_BYTES = 1_500_000
 NBVAL_TAGS = ("nbval-ignore-output", "nbval-skip", "raises-exception")
-MAX_UNVERIFIED = 0.25  # share of a chapter's code cells whose output nbval is told not to compare
+MAX_UNVERIFIED = 0.25  # share of a chapter's code cells whose output nbval may ignore
 HIDDEN_OUTPUT = ("remove-output", "remove-cell")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 MAX_COLUMNS = 79  # of a code line: what a page shows without scrolling sideways
@@ -71,7 +71,7 @@ def code_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
 
 
 def execution(notebook: NotebookNode) -> Iterator[str]:
-    """Every code cell executed once, in order, silent on stderr, showing nothing that differs each time."""
+    """Every code cell was executed once, in order, without output on stderr or output that differs each time."""
     cells = code_cells(notebook)
     if not cells:
         yield "has no code cell"
@@ -97,7 +97,7 @@ def execution(notebook: NotebookNode) -> Iterator[str]:
 
 
 def figures(notebook: NotebookNode) -> Iterator[str]:
-    """One picture a cell, with alt text for who cannot see it and a caption for who can."""
+    """At most one picture in a cell, with an alt text for readers who cannot see it and a caption for those who can."""
     for name, cell in code_cells(notebook):
         pictures = [o for o in cell.outputs if any(key.startswith("image/") for key in o.get("data", {}))]
         if not pictures or any(tag in HIDDEN_OUTPUT for tag in cell.metadata.get("tags", [])):
@@ -118,7 +118,7 @@ def figures(notebook: NotebookNode) -> Iterator[str]:
 
 
 def tags(notebook: NotebookNode) -> Iterator[str]:
-    """What nbval is told not to compare has a reason, and is not much."""
+    """Outputs that nbval does not compare have a reason, and are few."""
     cells = code_cells(notebook)
     unverified = 0
     for name, cell in cells:
@@ -129,7 +129,7 @@ def tags(notebook: NotebookNode) -> Iterator[str]:
         if re.search(r"^\s*#\s*(NBVAL_|PYTEST_VALIDATE)", cell.source, re.MULTILINE):
             yield f"{name} steers nbval by a comment: use the tag, which readers do not see"
     if cells and unverified > MAX_UNVERIFIED * len(cells):
-        yield f"nbval is told to skip {unverified} of {len(cells)} code cells; at most a quarter"
+        yield f"nbval ignores the output of {unverified} of {len(cells)} code cells; at most a quarter"
 
 
 def template(notebook: NotebookNode) -> Iterator[str]:

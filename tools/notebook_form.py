@@ -29,7 +29,7 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 KEPT_METADATA = (
     "authors",
     "title",
-)  # of the notebook; kernelspec, language_info and widgets are written here
+)  # of the notebook; `normalize` writes kernelspec, language_info and widgets itself
 DROPPED_CELL_METADATA = (
     "execution",
     "ExecuteTime",
@@ -122,7 +122,7 @@ def renumbered_widgets(notebook: NotebookNode) -> str:
 
 
 def write_whole(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook so that the file is at every moment either the old one or the new one."""
+    """Write a notebook so that the file is at any time either the old one or the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

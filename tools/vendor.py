@@ -1,14 +1,14 @@
 """Fetch the browser scripts that the published book serves itself, and check them against a lock.
 
-`book/vendor/package.json` names the npm packages, their exact versions and the few files taken out of each;
+`book/vendor/package.json` names the npm packages, their exact versions and the few files taken from each;
 `book/vendor/lock.json` pins each package archive by its integrity hash (sha512, as npm prints it). The files
-come out of `npm pack`, which fetches one archive a package and none of its dependencies.
+come from `npm pack`, which downloads one archive for each package and none of its dependencies.
 
     python tools/vendor.py            fill book/_vendor (what the site serves)
     python tools/vendor.py --tests    fill tests/browser/_vendor (what only the browser tests load)
     python tools/vendor.py --lock     write the lock anew after a version in package.json has changed
 
-A folder that already holds exactly what the lock says is left alone, without network or npm.
+A folder that already has exactly the files of the lock is not touched; that needs neither network nor npm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NPM_TIMEOUT = 300  # seconds for one archive; the largest has 33 MB
 
 
 class VendorError(Exception):
-    """The scripts could not be fetched or are not the ones that were pinned; the message names the mend."""
+    """The scripts could not be downloaded or are not the ones that were pinned; the message says what to do."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def fill(group: str, folder: Path | None = None) -> bool:
-    """Bring the folder of `group` (a key of package.json) to what the lock says; False if it already was."""
+    """Fill the folder of `group` (a key of package.json) as the lock says; False if nothing had to be done."""
     folder = folder or FOLDERS[group]
     declared, lock = read_declared(), read_lock()
     wanted = expected_packages(declared, lock, group)
@@ -121,7 +121,17 @@ def is_current(folder: Path, wanted: dict[str, dict[str, Any]]) -> bool:
 
 
 def unpack(archive: bytes, files: dict[str, str | list[str]], folder: Path, package: str) -> dict[str, str]:
-    """Write the named members of an npm archive to their target(s) below `folder`; returns path → sha256."""
+    """Write the named members of an npm archive to their target(s).
+
+    Args:
+        archive: the bytes of the archive.
+        files: member → target or targets.
+        folder: where the targets are.
+        package: its name, for messages.
+
+    Returns:
+        Path of each written file → its sha256.
+    """
     written = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         names = [member.name for member in tar.getmembers() if member.isfile()]
@@ -199,7 +209,7 @@ def npm_command() -> list[str]:
 
 
 def write_lock() -> None:
-    """Fetch each declared package and pin what came: version, integrity, license."""
+    """Download each declared package and pin its version, integrity and license."""
     declared = read_declared()
     lock = {}
     for name, version in sorted({**declared["dependencies"], **declared["devDependencies"]}.items()):

@@ -1,7 +1,7 @@
 """The methods that learned masks are compared with (§3, §4.1): each a function with one signature.
 
-Each reads logits and gives N×1×h×w maps of raw scale on the images' device. ``saliency`` takes a method by
-its name; ``METHODS`` lists them.
+Each explains logits and returns N×1×h×w maps of raw scale on the images' device. ``saliency`` calls a method by its
+name; ``METHODS`` lists them.
 """
 
 from perturb_tutorial.baselines.blur_occlusion import blur_occlusion

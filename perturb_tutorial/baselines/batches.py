@@ -1,7 +1,7 @@
-"""What stands around every method: batches that fit, devices, number format, the set of classes.
+"""What every method needs around it: batches that fit into memory, devices, the number format, the set of classes.
 
-A method computes maps for a few images on the network's device; here it is fed. All methods read logits z,
-and a set of classes C asks for their mean: the back-signal is 1/|C| on each class of the set (§3).
+A method computes maps for a few images on the network's device; this module splits the images into such batches. All
+methods explain logits z, and for a set of classes C their mean: the back-signal is 1/|C| on each class of the set (§3).
 """
 
 from __future__ import annotations
@@ -26,9 +26,19 @@ Maps = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(network: Network, images: Tensor, targets: Any, batch_size: int | None) -> Tensor:
-    """Weights N×K of the mean logit: 1/|C| for each class of an image's set, 0 elsewhere.
+    """Checks the arguments of a method and returns the weights of its mean logit.
 
-    Errors: ``ValueError`` for images, targets or a batch size of the wrong form.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1], N ≥ 1.
+        targets: a class index, N indices, or N sets of them.
+        batch_size: images at once, or None.
+
+    Returns:
+        N×K: 1/|C| for each class of an image's set C, 0 elsewhere.
+
+    Raises:
+        ValueError: for images, targets or a batch size of the wrong form.
     """
     network.check_images(images)
     if len(images) == 0:
@@ -68,7 +78,22 @@ def maps_in_batches(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """``maps`` of all N images, N×1×h×w on their device."""
+    """Computes the maps of all images in batches.
+
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        maps: computes the maps of one batch on the network's device.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with (done, total) images.
+
+    Returns:
+        N×1×h×w on the images' device.
+
+    Raises:
+        ValueError: for arguments of the wrong form (:func:`check`).
+    """
     weights = check(network, images, targets, batch_size)
     device, dtype = network.device, number_format(network)
     parts: list[Tensor] = []

@@ -35,10 +35,12 @@ def blur_occlusion(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The mean drop in logit of the discs over each pixel, N×1×H×W, in units of the logit, of either sign
-    (§4.1).
+    """The mean drop in logit under the discs that cover each pixel (§4.1).
 
     Arguments and errors as in :func:`occlusion`.
+
+    Returns:
+        N×1×H×W in units of the logit, of either sign.
     """
     reject_layer("blur_occlusion", layer)
     index = torch.arange(POSITIONS**2)

@@ -32,11 +32,24 @@ def contrastive_excitation_backprop(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The positive part of the contrast that reaches each place of a layer, N×1×h×w at the layer's size (§3).
+    """The positive part of the contrast that reaches each position of a layer (§3).
 
-    ``contrast_layer``: None is the classifier's input, which is GoogLeNet's average pool (§3) and relu7 of
-    VGG-16 and AlexNet; the classifier is the last linear or convolutional layer. It must lie above ``layer``.
-    Other arguments and errors as in :func:`excitation_backprop`. A map may be 0 everywhere; that is a result.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        layer: the layer whose positions are scored, as in :func:`excitation_backprop`.
+        contrast_layer: where the contrast is taken, above ``layer``. None is the input of the classifier, the last
+            linear or convolutional layer: GoogLeNet's average pool (§3), relu7 of VGG-16 and AlexNet.
+        batchnorm: "fold" or "pass", as in :func:`excitation_backprop`.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with (done, total) images.
+
+    Returns:
+        N×1×h×w at the layer's size, at least 0. A map may be 0 everywhere; that is a valid result.
+
+    Raises:
+        ValueError: as in :func:`excitation_backprop`.
     """
     name = resolve_layer(network, layer, "excitation_backprop")
     check_batchnorm(batchnorm)

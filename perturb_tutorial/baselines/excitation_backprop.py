@@ -3,7 +3,7 @@
     p_in = a⁺ · (W⁺)ᵀ (p_out / (W⁺ a⁺)),   S(u) = Σ_k p_k(u)
 
 p starts as 1/|C| on each target logit and sums to 1; a are a layer's activations, W⁺ the positive weights.
-The other rules stand in module ``excitation_rules``.
+The other rules are in the module ``excitation_rules``.
 
 Two treatments of BatchNorm y = γ(x − μ)/σ + β:
 
@@ -50,15 +50,28 @@ def excitation_backprop(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The mass that reaches each place of a layer, N×1×h×w at its size, at least 0 and at most 1 in sum (§3).
+    """The mass that reaches each position of a layer (§3).
 
     The rule presumes activations of at least 0. Where a layer's are signed, as in EfficientNet-Lite's linear
-    bottlenecks, positive parts are used: a unit with a ≤ 0 wins nothing.
-    ``layer``: None is the network's own (``layers.ROLES``; a guess is told in a warning). ``batchnorm``:
-    ``fold`` or ``pass``, see the module. A BatchNorm that follows no convolution cannot be folded and is
-    passed through.
-    Other arguments as in :func:`gradient`. Errors: ``ValueError``, also for an operation without a rule or one
-    that cannot be read (module ``graphs``).
+    bottlenecks, their positive parts are used: a unit with a ≤ 0 wins nothing.
+
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        layer: the layer whose positions are scored. None is the network's own (``layers.ROLES``); for a network
+            outside that table it is guessed, with a warning.
+        batchnorm: "fold" or "pass", see the module. A BatchNorm that follows no convolution cannot be folded, and the
+            mass goes through it unchanged.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with (done, total) images.
+
+    Returns:
+        N×1×h×w at the layer's size, at least 0, with a sum of at most 1.
+
+    Raises:
+        ValueError: for arguments of the wrong form, for an operation without a rule, or for one that cannot be read
+            (module ``graphs``).
     """
     name = resolve_layer(network, layer, "excitation_backprop")
     check_batchnorm(batchnorm)
@@ -71,14 +84,14 @@ def excitation_backprop(
 
 
 def check_batchnorm(batchnorm: str) -> None:
-    """``ValueError`` for a treatment that does not exist."""
+    """Raises ``ValueError`` unless ``batchnorm`` is one of ``BATCHNORMS``."""
     if batchnorm not in BATCHNORMS:
         raise ValueError(f"batchnorm: expected one of {', '.join(BATCHNORMS)}, got {batchnorm!r}")
 
 
 @dataclass(frozen=True)
 class ExcitedPass:
-    """A forward pass in whose graph signals go down by the rules: from ``logits`` N×K to ``read`` N×C×h×w."""
+    """A forward pass whose graph sends signals back by the rules: from ``logits`` N×K to ``read`` N×C×h×w."""
 
     logits: Tensor
     read: Tensor
@@ -97,7 +110,7 @@ class ExcitedPass:
 
     @contextmanager
     def negated_classifier(self) -> Iterator[None]:
-        """While it lasts, mass is shared as if the classifier's weights were −W; they stay as they are."""
+        """Within the block mass is shared as if the classifier's weights were −W; the weights themselves stay."""
         self.rules.classifier.negated = True
         try:
             yield
@@ -114,9 +127,15 @@ def excite(
     *,
     method: str = "excitation_backprop",
 ) -> ExcitedPass:
-    """The pass of ``images`` B×3×S×S, read at ``layer``, whose operations have the rules of excitation backprop.
+    """A forward pass whose operations follow the rules of excitation backprop on the way back.
 
-    ``method``: the one that was asked for, which errors name.
+    Args:
+        network: the network that is explained.
+        images: B×3×S×S in [0, 1].
+        layer: the layer at which the mass is read.
+        batchnorm: "fold" or "pass".
+        contrast_layer: where the contrast is taken; None is the classifier's input.
+        method: the method's name in error messages.
     """
     module = network.folded if batchnorm == "fold" else network.module
     rules = ExcitationRules(itertools.chain(module.parameters(), module.buffers()))

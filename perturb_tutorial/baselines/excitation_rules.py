@@ -8,15 +8,15 @@ Mass p is non-negative, sums to 1 at the logits, and goes down by (§3; Zhang et
     unchanged       p_in = p_out                              ReLU, ReLU6, BatchNorm, LRN, scale, shift
     gradient        max pooling, concatenation, reshaping, padding, dropout
 
-with a⁺ = max(a, 0), W⁺ = max(W, 0), and 0 wherever a denominator is 0. The paper's networks have a ≥ 0
+with a⁺ = max(a, 0), W⁺ = max(W, 0); a quotient is 0 wherever its denominator is 0. The paper's networks have a ≥ 0
 everywhere, so there a⁺ = a. In others, such as EfficientNet-Lite with its linear bottlenecks, a unit
-with a ≤ 0 wins nothing. Mass is conserved: what comes in is what goes out plus what stops at units with
-W⁺a⁺ = 0 (or Σ x⁺ = 0).
+with a ≤ 0 wins nothing. Mass is conserved: what enters a layer from above equals what leaves it below plus what stops
+at units with W⁺a⁺ = 0 (or Σ x⁺ = 0).
 
-The rules stand in for the operations of one forward pass, whatever they are called: :class:`ExcitationRules`
-sees each torch function in this thread. Afterwards the graph is checked, so that an operation without a rule
+The rules replace the operations of one forward pass, however they are spelled: :class:`ExcitationRules`
+intercepts each torch function in this thread. Afterwards the graph is checked, so that an operation without a rule
 (a sigmoid, a product of two activations), or one that the rules could not see (in a compiled part, in an
-``autograd.Function``, module ``graphs``), raises a sentence that names it.
+``autograd.Function``, module ``graphs``), raises an error that names it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GRADIENT_OPERATIONS = re.compile(
 
 
 class Sum:
-    """A sum that shares its mass: of activations, ``operation`` makes the value and ``positive`` its W⁺a⁺."""
+    """A sum that shares its mass: ``operation`` computes its value from activations, ``positive`` computes W⁺a⁺."""
 
     def __init__(self, operation: Function, positive: Function) -> None:
         self._operation, self._positive = operation, positive
@@ -55,7 +55,7 @@ class Sum:
         return self._operation(*activations)  # type: ignore[no-any-return]
 
     def positive(self, *activations: Tensor) -> Tensor:
-        """W⁺a⁺ of ``activations`` a⁺, which the mass is shared by."""
+        """W⁺a⁺ of ``activations`` a⁺, in proportion to which the mass is shared."""
         return self._positive(*activations)  # type: ignore[no-any-return]
 
     def share(self, mass: Tensor, activations: Iterable[Tensor]) -> list[Tensor]:
@@ -72,10 +72,10 @@ class Sum:
 
 
 class WeightedSum(Sum):
-    """A convolution or a linear layer; ``negated`` asks for the shares under −W.
+    """A convolution or a linear layer; with ``negated`` the shares are those under −W.
 
-    Its two forms are methods: a function kept on the instance that refers to the instance would be a circle, and the
-    whole graph below would live until the garbage collector runs, which does not count tensors' bytes.
+    Its two forms are methods: a function stored on the instance that refers to the instance would be a reference cycle,
+    and the whole graph below would live until the garbage collector runs, which does not count tensors' bytes.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class _PassMass(torch.autograd.Function):
 
 
 class ExcitationRules(TorchFunctionMode):
-    """While it is entered, operations on activations that need a gradient get the rules of this module.
+    """Within this context operations on activations that need a gradient follow the rules of this module.
 
     ``constants``: the network's parameters and buffers, which carry no mass.
     """
@@ -162,13 +162,13 @@ class ExcitationRules(TorchFunctionMode):
         return func(*args, **named)
 
     def share(self, rule: Sum, *activations: Tensor) -> Tensor:
-        """The value of ``rule`` on ``activations``; its mass goes down by its shares."""
+        """The value of ``rule`` on ``activations``; on the way back its mass is shared among them."""
         self.sums.append(rule)
         return _ShareMass.apply(rule, *activations)  # type: ignore[no-any-return, no-untyped-call]
 
 
 # A rule gets (mode, function, positional and named arguments) and returns the operation's value, or None
-# where it does not apply; the operation is then run as it is and check_graph tells.
+# where it does not apply; the operation then runs unchanged, and check_graph reports it.
 
 
 def _take(args: list[Any], named: dict[str, Any], name: str) -> Any:
@@ -200,7 +200,7 @@ def _add(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str
 
 
 def _constant(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
-    """Scale or shift by a constant, which may come first in ``constant + a`` and ``constant * a`` only."""
+    """Scale or shift by a constant; only in ``constant + a`` and ``constant * a`` may the constant come first."""
     if len(args) != 2 or not any(mode.is_constant(value) for value in args):
         return None
     first = not mode.is_constant(args[0])
@@ -255,15 +255,15 @@ _RULES = _table(
 
 
 _RUN_UNSEEN = {"Convolution", "Relu", "NativeBatchNorm", "CudnnBatchNorm", "AvgPool2D"}
-"""Operations with rules, which are nodes of torch's own only where the call could not be seen."""
+"""Operations with rules. They appear as torch's own nodes only where the call could not be intercepted."""
 
 _CHECKPOINT = "part of the module is under torch.utils.checkpoint, whose second run the rules would not see"
 
 
 @contextmanager
 def without_checkpoints(method: str) -> Iterator[None]:
-    """While it lasts, ``torch.utils.checkpoint`` raises ``ValueError``: it runs a part again on the way back, where
-    the rules of this module no longer stand in.
+    """Within the block ``torch.utils.checkpoint`` raises ``ValueError``: it runs a part again during the backward pass,
+    when the rules of this module no longer apply.
     """
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINT):
@@ -275,7 +275,7 @@ def without_checkpoints(method: str) -> Iterator[None]:
 
 
 def check_graph(logits: Tensor, method: str) -> None:
-    """``ValueError`` that names an operation behind ``logits`` for which ``method`` has no rule."""
+    """Raises ``ValueError`` that names the operation where ``logits`` depend on one without a rule in ``method``."""
     for node in graph_nodes(logits):
         if function_of(node) in (_ShareMass, _PassMass):
             continue
@@ -288,7 +288,7 @@ def check_graph(logits: Tensor, method: str) -> None:
             continue
         what = f"{method}: no rule for the operation {known_name(node)!r}"
         if unseen is not None:
-            raise ValueError(f"{what}, {unseen.why}; {unseen.mend}, or name a layer above it")
+            raise ValueError(f"{what}, {unseen.why}; {unseen.remedy}, or name a layer above it")
         if name in _RUN_UNSEEN:
             raise ValueError(
                 f"{what} in a scripted or parallel part, where calls are not seen; pass the module without torch.jit "

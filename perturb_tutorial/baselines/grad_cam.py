@@ -1,4 +1,4 @@
-"""Grad-CAM (§3; Selvaraju et al., 2017): a layer's channels, weighed by how much the logit wants each.
+"""Grad-CAM (§3; Selvaraju et al., 2017): a layer's channels, weighted by the logit's mean gradient at each.
 
     S(u) = max(0, Σ_k α_k A_k(u)),   α_k = mean over u of dz_C / dA_k(u)
 
@@ -28,11 +28,22 @@ def grad_cam(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The class activation map, N×1×h×w at the layer's size, at least 0 (§3).
+    """The class activation map of a layer (§3).
 
-    ``layer``: None is the network's own (``layers.ROLES``; a guess for a network outside the table is told in
-    a warning). Other arguments and errors as in :func:`gradient`. A map may be 0 everywhere; that is a
-    result.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        layer: the layer whose channels are combined. None is the network's own (``layers.ROLES``); for a network
+            outside that table it is guessed, with a warning.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with (done, total) images.
+
+    Returns:
+        N×1×h×w at the layer's size, at least 0. A map may be 0 everywhere; that is a valid result.
+
+    Raises:
+        ValueError: as in :func:`gradient`.
     """
     name = resolve_layer(network, layer, "grad_cam")
     form = layer_map(network, name)

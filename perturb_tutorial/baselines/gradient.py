@@ -25,14 +25,22 @@ def gradient(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The largest absolute gradient over the colors, N×1×H×W, at least 0 (§3).
+    """The largest absolute gradient over the colors (§3).
 
-    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them (mean logit).
-    ``layer``: None reads the pixels; a name reads that layer's output, N×1×h×w, with the largest over its
-    channels.
-    ``batch_size``: images at once, None for the device's usual number. ``progress``: called with (done,
-    total) images.
-    Errors: ``ValueError`` for arguments of the wrong form, an unknown layer, or one without spatial features.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        layer: None takes the gradient at the pixels; a name takes it at that layer's output, with the largest value
+            over its channels.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with (done, total) images.
+
+    Returns:
+        N×1×H×W (with ``layer`` N×1×h×w), at least 0.
+
+    Raises:
+        ValueError: for arguments of the wrong form, an unknown layer, or one without spatial features.
     """
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:

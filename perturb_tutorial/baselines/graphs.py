@@ -1,15 +1,15 @@
 """The autograd graph behind the logits: its nodes by the names that users know, and what cannot be read in it.
 
-Guided and excitation backprop set their rules on single operations. An operation inside a node that stands for
-many would be passed by without a word, so these are found here, and the methods refuse them in one sentence:
+Guided and excitation backprop set their rules on single operations. An operation inside a node that combines many
+would silently be skipped, so this module finds such nodes, and the methods refuse them with one sentence:
 
-- ``torch.compile``: passes run eagerly (``passes.running_eagerly``); a compiled node that is there all the same
+- ``torch.compile``: passes run eagerly (``leaf_pass.running_eagerly``); a compiled node that remains is refused
 - ``torch.autograd.Function`` of the user's own, ``torch.cond``, custom operators in Python or C++
 - ``torch.utils.checkpoint`` with ``use_reentrant=True``
-- TorchScript where its executor has merged operations; scripted modules that it runs one by one are read
+- TorchScript where its executor has merged operations; scripted modules whose operations run one by one can be read
 - recurrent layers on a GPU whose kernel holds the ReLUs
 
-``DataParallel``'s own nodes (scatter, gather) and torchvision's operators are known to hold nothing.
+``DataParallel``'s own nodes (scatter, gather) and torchvision's operators are known to hide no activation.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _KNOWN_START = {"ScaledDotProduct": "scaled_dot_product_attention", "Upsample": 
 
 
 def operation_name(node: Node) -> str:
-    """What a node of the graph undoes, as torch calls it: ``Relu`` for ``ReluBackward0``."""
+    """Torch's name of the operation that a node of the graph differentiates: ``Relu`` for ``ReluBackward0``."""
     return re.sub(r"Backward\d*$", "", node.name())
 
 
 def known_name(node: Node) -> str:
-    """The same as the user knows it: ``LayerNorm`` for ``NativeLayerNormBackward0``."""
+    """The name of the same operation that users know: ``LayerNorm`` for ``NativeLayerNormBackward0``."""
     name = operation_name(node)
     for start, known in _KNOWN_START.items():
         if name.startswith(start):
@@ -74,10 +74,10 @@ def graph_nodes(result: Tensor) -> Iterator[Node]:
 
 
 class Hidden(NamedTuple):
-    """Why a node's operations cannot be read, to follow its name, and how the user mends that."""
+    """Why a node's operations cannot be read (a phrase that follows its name), and what the user can do about it."""
 
     why: str
-    mend: str
+    remedy: str
 
 
 _COMPILED = Hidden("compiled code whose operations cannot be read", "pass the module before it is compiled")
@@ -99,7 +99,7 @@ _RELU_MODE = 0
 
 
 def hidden(node: Node) -> Hidden | None:
-    """Why the operations that ``node`` stands for cannot be read; None where it is one operation of torch."""
+    """Why the operations inside ``node`` cannot be read; None where it is a single operation of torch."""
     name = node.name()
     function = function_of(node)
     if function is not None:
@@ -118,6 +118,6 @@ def hidden(node: Node) -> Hidden | None:
 
 
 def function_of(node: Node) -> type | None:
-    """The ``autograd.Function`` in Python that ``node`` is of, whose name may be that of an operation of torch."""
+    """The Python ``autograd.Function`` that made ``node``; its name may be that of an operation of torch."""
     kind: type = type(node)
     return getattr(kind, "_forward_cls", None) if issubclass(kind, BackwardCFunction) else None

@@ -1,5 +1,5 @@
-"""Guided backprop (§3; Springenberg et al., 2015): the gradient, with each rectifier clipping the way back
-too.
+"""Guided backprop (§3; Springenberg et al., 2015): the gradient, with each rectifier also clipping the signal on its
+way back.
 
     ReLU:   R_in = 1[a > 0] · max(R_out, 0)
     ReLU6:  R_in = 1[0 < a < 6] · max(R_out, 0)
@@ -7,11 +7,11 @@ too.
 
 a is the rectifier's input, R the signal on its way back from the mean logit of the target classes.
 
-The rule is set on the nodes of the graph that this pass made, so every spelling of a rectifier is met: a
+The rule is set on the nodes of the graph of this pass, so it applies to every spelling of a rectifier: a
 module, in place or not, ``F.relu``, ``torch.relu``, ``tensor.relu_()``, ``hardtanh`` and ``clamp`` from 0,
-``maximum(x, 0)``. Nothing shared changes. Module ``rectifiers`` lists what counts as one, what does not, and what is
-refused since it cannot be read. The rule says nothing of other activations, such as GELU or SiLU: the signal passes
-them as the gradient does, and a warning says how many they are.
+``maximum(x, 0)``. The module itself is not changed. ``rectifiers`` lists what counts as a rectifier, what does not, and
+what is refused because it cannot be read. The rule does not cover other activations, such as GELU or SiLU: there the
+signal is the plain gradient, and a warning gives their number.
 """
 
 from __future__ import annotations
@@ -37,12 +37,17 @@ def guided_backprop(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The largest absolute guided signal over the colors, N×1×H×W, at least 0 (§3).
+    """The largest absolute guided signal over the colors (§3). Arguments as in :func:`gradient`.
 
-    Arguments and errors as in :func:`gradient`. A network without a rectifier between the pixels (or
-    ``layer``) and the logits raises ``ValueError``: its guided backprop would be the plain gradient under
-    another name. So does an operation that cannot be read. Warns where only some of the activations rectify, or
-    where all that do stand in gates such as squeeze-and-excite.
+    Warns where only some of the activations rectify, or where all that do are in gates such as squeeze-and-excite.
+
+    Returns:
+        N×1×H×W (with ``layer`` N×1×h×w), at least 0.
+
+    Raises:
+        ValueError: as in :func:`gradient`; for a network without a rectifier between the pixels (or ``layer``) and the
+            logits, where guided backprop would be the plain gradient under another name; for an operation that cannot
+            be read.
     """
     notes: list[str | None] = []
 

@@ -1,4 +1,4 @@
-"""Which layer a method reads when none is named: one table of roles, and a rule for networks outside it.
+"""Which layer a method reads when none is given: one table of roles, and a rule for networks outside it.
 
 The paper reads excitation backprop at GoogLeNet's pool2/3x3_s2 (28×28) and Grad-CAM at inception_5b/output
 (7×7), §3. The contrast of contrastive excitation backprop is taken at the input of the classifier, the last
@@ -45,17 +45,17 @@ ROLES: dict[str, Roles] = {
 
 
 def resolve_layer(network: Network, layer: str | None, role: Role) -> str:
-    """``layer`` if it is named, else the one that plays ``role`` in ``network``; a guess is told in a
-    warning.
+    """``layer`` if it is given, else the layer that has ``role`` in ``network``; a guess is reported in a warning.
 
-    Errors: ``ValueError`` for a layer that is unknown (names the nearest), not run or no map of the image, and for a
-    network without one.
+    Raises:
+        ValueError: for a layer that is unknown (names the nearest), not run, or no map of the image, and for a network
+            that has no such layer.
     """
     if layer is not None:
         form = layer_map(network, layer)
         if form.channels_last and role == "excitation_backprop":
             raise ValueError(
-                f"layer: {role} reads maps N×C×h×w, {layer!r} keeps its channels last ({_told(form)}); name another"
+                f"layer: {role} reads maps N×C×h×w, {layer!r} keeps its channels last ({_sizes(form)}); name another"
             )
         return layer
     roles = ROLES.get(network.name.partition(" ")[0])
@@ -67,14 +67,14 @@ def resolve_layer(network: Network, layer: str | None, role: Role) -> str:
         f"; layers after it give tokens ({'×'.join(map(str, tokens))}), which are not read" if tokens else ""
     )
     warnings.warn(
-        f"{role}: no layer is known for {network.name}, it reads {name!r} ({_told(form)}){after}; layer=NAME is "
+        f"{role}: no layer is known for {network.name}, it reads {name!r} ({_sizes(form)}){after}; layer=NAME is "
         "another",
         stacklevel=4,
     )
     return name
 
 
-def _told(form: LayerMap) -> str:
+def _sizes(form: LayerMap) -> str:
     """The form of a map for one image: 512×7×7, or with channels last 7×7×512."""
     return "×".join(
         map(str, (*form.size, form.channels) if form.channels_last else (form.channels, *form.size))

@@ -1,13 +1,13 @@
 """One forward pass whose graph begins at the layer to be read, and signals sent back to it.
 
-Where a method reads a layer, the pass stops there and starts again: the layer's output becomes the leaf A of
-the graph, N×C×h×w. What lies below costs no gradient, and an in-place operation that follows works on a copy.
+Where a method reads a layer, the graph is cut there: the layer's output becomes the leaf A of the graph, N×C×h×w. No
+gradient is computed for what lies below, and an in-place operation that follows works on a copy.
 A layer that is used several times is read at its last use. Without a layer the leaf is the image itself, in
 pixels.
 
-The hook sits on the shared module for the length of one pass and only acts in the thread that set it.
-What the user compiled by ``torch.compile`` runs eagerly meanwhile: in compiled code the operations are merged
-into one node of the graph, and hooks are not called.
+The hook is on the shared module for the length of one pass and only acts in the thread that set it.
+Code that the user compiled with ``torch.compile`` runs eagerly during the pass: in compiled code the operations are
+merged into one node of the graph, and hooks are not called.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from perturb_tutorial.networks.hooks import of_this_thread
 
 @dataclass
 class Layer:
-    """A layer's output in the pass under way, N×C×h×w; None until it is reached."""
+    """A layer's output in the current pass, N×C×h×w; None until the pass reaches it."""
 
     name: str
     output: Tensor | None = None
@@ -60,7 +60,7 @@ class Pass:
     not_reached: str = _LAYER_NOT_REACHED
 
     def check_reached(self) -> None:
-        """``ValueError`` where the logits carry no gradient at all."""
+        """Raises ``ValueError`` where the logits have no gradient at all."""
         if not self.logits.requires_grad:
             raise ValueError(self.not_reached)
 
@@ -77,10 +77,21 @@ def send_back(
     keep_graph: bool = False,
     not_reached: str = _LAYER_NOT_REACHED,
 ) -> Tensor:
-    """``signal`` of the shape of ``start``, sent back to ``end`` through the graph between them.
+    """Sends a signal back through the graph between two tensors.
 
-    Errors: ``ValueError`` with ``not_reached`` where there is no way, and for ``torch.utils.checkpoint`` where it
-    cannot run its part again as it was.
+    Args:
+        start: the tensor where the signal starts.
+        signal: of the shape of ``start``.
+        end: a tensor that ``start`` was computed from.
+        keep_graph: whether the graph is needed again.
+        not_reached: the message of the error where ``start`` does not depend on ``end``.
+
+    Returns:
+        The signal at ``end``, of its shape.
+
+    Raises:
+        ValueError: with ``not_reached``, and where a part under ``torch.utils.checkpoint`` cannot be run again as it
+            was.
     """
     reached: Tensor | None = None
     if start.requires_grad and end.requires_grad:
@@ -111,10 +122,17 @@ def forward_pass(
     folded: bool = False,
     around: AbstractContextManager[Any] | None = None,
 ) -> Pass:
-    """The pass of ``images`` B×3×S×S, read at ``layer`` (None: at the pixels), inside the context ``around``.
+    """One forward pass whose graph begins at a layer.
 
-    ``folded``: by the copy whose BatchNorms are folded into the convolutions.
-    Errors: ``ValueError`` for a layer that is unknown, unused, or without spatial features.
+    Args:
+        network: the network that runs.
+        images: B×3×S×S in [0, 1].
+        layer: where the graph begins; None is at the pixels.
+        folded: whether the copy runs whose BatchNorms are folded into the convolutions.
+        around: a context that the pass runs in.
+
+    Raises:
+        ValueError: for a layer that is unknown, unused, or without spatial features.
     """
     logits_of = network.logits if folded else network.unfolded_logits
     if layer is None:
@@ -135,10 +153,10 @@ _eager_stance: AbstractContextManager[Any] = nullcontext()
 
 @contextmanager
 def running_eagerly() -> Iterator[None]:
-    """While it lasts, what ``torch.compile`` compiled runs as it was written.
+    """Within the block code compiled with ``torch.compile`` runs eagerly.
 
-    The switch is the process's, so passes of several threads are counted: the first sets it, the last gives it
-    back. Before torch 2.6 there is none, and the compiled nodes are met in the graph.
+    The switch is global to the process, so the passes of several threads are counted: the first sets it, the last
+    restores it. Before torch 2.6 there is no such switch, and compiled nodes remain in the graph.
     """
     global _eager_passes, _eager_stance
     with _eager_lock:
@@ -158,8 +176,8 @@ def running_eagerly() -> Iterator[None]:
 
 
 def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
-    """While it lasts, the output of ``module``'s layer ``name`` in this thread becomes a new leaf, which is
-    kept.
+    """Within the block the output of ``module``'s layer ``name`` in this thread becomes a new leaf of the graph, which
+    is kept.
     """
 
     def as_leaf(output: Any) -> Tensor:
@@ -178,7 +196,7 @@ def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
 
 
 def watching(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
-    """While it lasts, the output of ``module``'s layer ``name`` in this thread is kept; the graph goes on
+    """Within the block the output of ``module``'s layer ``name`` in this thread is kept; the graph continues
     through it.
     """
 

@@ -29,7 +29,7 @@ SOFTENING = 10.0
 """σ of the disc's edge and of the blurred image, image px (§4.1)."""
 
 OCCLUSIONS_AT_ONCE = {"cpu": 4, "mps": 28, "cuda": 392}
-"""Occlusions of one image at once to begin with: few on a CPU, where a batch should stay in its cache."""
+"""Occlusions of one image at once, as a first try: few on a CPU, where a batch should stay in its cache."""
 
 
 class Occlusions(NamedTuple):
@@ -50,11 +50,26 @@ def occlude(
     batch_size: int | None,
     progress: Progress | None,
 ) -> Occlusions:
-    """Drops and maps of N images under ``count`` occlusions.
+    """The drops in logit and the maps of N images under K occlusions.
 
-    ``occluders(start, stop)`` makes O_start … O_(stop−1), B×1×H×W. ``background`` makes x′ from x, both
-    pixels. The folded copy of the network runs, without a graph. ``progress``: called with images times
-    occlusions. Questions about the same image in a row share its passes: only the classes that are read differ.
+    The folded copy of the network runs, without a graph. Where successive rows are the same image with other targets,
+    they share its passes: only the classes that are read differ.
+
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        count: K, the number of occlusions.
+        occluders: (start, stop) → O_start … O_(stop−1), B×1×H×W in [0, 1].
+        background: x → x′, both 1×3×S×S, in pixels.
+        batch_size: occlusions at once, None for the device's usual number.
+        progress: called with (done, total), images times occlusions.
+
+    Returns:
+        The drops N×K and the maps N×1×S×S.
+
+    Raises:
+        ValueError: for arguments of the wrong form.
     """
     weights = check(network, images, targets, batch_size)
     device, dtype, size = network.device, number_format(network), images.shape[-1]
@@ -97,7 +112,7 @@ def same_in_a_row(images: Tensor) -> list[range]:
 
 
 def reject_layer(method: str, layer: str | None) -> None:
-    """``ValueError`` for a layer named to a method that works on pixels."""
+    """Raises ``ValueError`` where a layer is given to a method that works on pixels."""
     if layer is not None:
         raise ValueError(f"layer: {method} works on the pixels, expected None, got {layer!r}")
 

@@ -1,4 +1,4 @@
-"""Occlusion (§3; Zeiler and Fergus, 2014): how much the logit falls when a square hides a place.
+"""Occlusion (§3; Zeiler and Fergus, 2014): how much the logit falls when a square hides a part of the image.
 
 784 squares of 35×35 image px in the network's mean color begin at 8i, 8j (i, j = 0 … 27) and are cut at the
 border. The drop in logit of each is spread over its pixels and divided by how many squares covered each
@@ -27,13 +27,21 @@ def occlusion(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The mean drop in logit of the squares over each pixel, N×1×H×W, in units of the logit, of either sign
-    (§3).
+    """The mean drop in logit under the squares that cover each pixel (§3).
 
-    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them (mean logit).
-    ``layer``: only None, the pixels. ``batch_size``: squares at once, None for the device's usual number.
-    ``progress``: called with (done, total), images times squares. Errors: ``ValueError`` for arguments of the
-    wrong form.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them (mean logit).
+        layer: must be None; the method works on the pixels.
+        batch_size: occlusions at once, None for the device's usual number.
+        progress: called with (done, total), images times occlusions.
+
+    Returns:
+        N×1×H×W in units of the logit, of either sign.
+
+    Raises:
+        ValueError: for arguments of the wrong form.
     """
     reject_layer("occlusion", layer)
     size = network.input_size
@@ -59,9 +67,7 @@ def occlusion(
 
 
 def occluded_rows(size: int) -> Tensor:
-    """28×size: 1 where a row (or column) of image px lies in the squares that begin at the i-th place, else
-    0.
-    """
+    """28×size: 1 where a row (or column) of image px lies in the squares that begin at the i-th position, else 0."""
     begin = torch.arange(POSITIONS) * size // POSITIONS
     side = round(scaled(OCCLUSION_SIZE, size))
     pixel = torch.arange(size)

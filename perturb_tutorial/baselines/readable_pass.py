@@ -1,9 +1,9 @@
 """A forward pass that leaves a graph in which activations can be read (module ``rectifiers``).
 
-Torch hides an activation in two ordinary spellings, which are met where the functions are called:
+Torch hides an activation in two ordinary spellings, which are intercepted where the functions are called:
 
 - in place on a view (``x.flatten(1).relu_()``, or on what ``nn.Linear`` makes of 4-d features): activation and copy
-  become one node, so here it runs on a copy, which is written back
+    become one node, so the activation runs on a copy, which is then written back
 - as a product with a comparison, ``x * (x > 0)``: the graph keeps no comparison, so that one is only noticed
 """
 
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of ``text``: a set of names in few lines."""
+    """The set of the words in ``text``."""
     return frozenset(text.split())
 
 
@@ -30,14 +30,14 @@ _COMPARISONS = words("gt ge lt le greater greater_equal less less_equal heavisid
 
 
 class ReadablePass(TorchFunctionMode):
-    """While it is entered, in-place activations on views become nodes of their own, and products with a comparison of
+    """Within this context in-place activations on views become nodes of their own, and products with a comparison of
     features (x > 0) are noticed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.written: set[Node] = set()
-        """In-place writes into views by torch's own functions, which hide no activation."""
+        """Nodes of in-place writes into views by torch's own functions, which hide no activation."""
         self.compared = False
         """Whether a comparison of features was used in computing features."""
         self._masks: list[Tensor] = []
@@ -67,7 +67,7 @@ class ReadablePass(TorchFunctionMode):
         return result
 
     def _write(self, run: Callable[[], Any], target: Tensor) -> Any:
-        """What ``run`` returns; a write into a view that it made is remembered."""
+        """Calls ``run`` and returns its result; records the node if this wrote into a view."""
         base = target if target._base is None else target._base
         before = base.grad_fn
         result = run()

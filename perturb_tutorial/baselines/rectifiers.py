@@ -1,14 +1,14 @@
-"""The rectifiers behind the logits, and the other activations: what guided backprop reads in a graph.
+"""The rectifiers behind the logits, and the other activations: what guided backprop finds in a graph.
 
-What is decided for each spelling:
+How each spelling is classified:
 
-- one rectifier: ReLU, ReLU6, ``hardtanh`` and ``clamp`` from 0, ``threshold`` at 0, ``maximum(x, 0)``, LeakyReLU of
+- a rectifier: ReLU, ReLU6, ``hardtanh`` and ``clamp`` from 0, ``threshold`` at 0, ``maximum(x, 0)``, LeakyReLU of
   slope 0; as modules, functions or methods, in place or not, scripted, under ``torch.utils.checkpoint``
 - no rectifier, as it passes negative values: GELU, SiLU, Mish, Hardswish (also written out as
   ``x · relu6(x + 3) / 6``), ELU, SELU, CELU, LeakyReLU, PReLU, RReLU, Hardtanh from −1, Softplus, Sigmoid, Tanh, GLU;
   they are counted and named in a warning
 - a gate: an activation whose value only multiplies another path, as in squeeze-and-excite. Its sigmoid is not
-  counted, since it shapes no features; the ReLUs behind it are, and a network with no others is warned of
+  counted, since it shapes no features; the ReLUs inside the gate are, and a network with no other ones gets a warning
 - refused: ``x * (x > 0)`` and other products with a comparison, ``minimum(x, 0)``, and what hides its operations
   (module ``graphs``)
 
@@ -33,13 +33,13 @@ _LOWER_BOUND = {
     "Threshold": "_saved_threshold",
     "LeakyRelu": "_saved_negative_slope",
 }
-"""Where a node that clips keeps its lower bound, or the slope below 0; either is 0 in a rectifier."""
+"""The attribute in which a clipping node stores its lower bound or its slope below 0; either is 0 in a rectifier."""
 _UPPER_BOUND = {"Hardtanh": "_saved_max_val", "Clamp": "_saved_max", "ClampMax": "_saved_max"}
 _OTHERS = words(
     "Gelu Silu Mish Hardswish Elu Celu LeakyRelu PreluKernel RreluWithNoise Hardtanh Threshold Softplus Sigmoid Tanh "
     "Hardsigmoid LogSigmoid Glu Hardshrink Softshrink Erf"
 )
-"""Activations that do not rectify; LeakyRelu, Hardtanh and Threshold depending on their numbers."""
+"""Activations that do not rectify; for LeakyRelu, Hardtanh and Threshold that depends on their parameters."""
 _GATES = {"Sigmoid", "Hardsigmoid", "Tanh", "Erf", "Softmax", "Hardtanh", "Clamp"}
 _POINTWISE = {
     "Add",
@@ -74,13 +74,13 @@ _WRITTEN_OUT = {
     "Hardtanh": "Hardswish",
     "Clamp": "Hardswish",
 }
-"""x · gate(x): the activation that this is."""
+"""The activation that x · gate(x) amounts to, by gate."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """The activations between a leaf and the logits: nodes that rectify, how many of them stand in gates, and the
-    names of the others, one a node.
+    """The activations between a leaf and the logits: the nodes that rectify, how many of them are in gates, and the
+    names of the others, one for each node.
     """
 
     rectifiers: list[Node]
@@ -88,7 +88,7 @@ class Activations:
     others: list[str]
 
     def note(self, method: str) -> str | None:
-        """What a user must know about the map, one sentence; None where every activation rectifies."""
+        """The warning that the user needs about the map, one sentence; None where every activation rectifies."""
         count, total = len(self.rectifiers), len(self.rectifiers) + len(self.others)
         only_gates = self.in_gates == count
         if count == total and not only_gates:
@@ -102,9 +102,16 @@ class Activations:
 
 
 def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: str) -> Activations:
-    """The activations between ``leaf`` and ``logits``, which were computed inside ``run``.
+    """Finds the activations of a forward pass in its graph.
 
-    Errors: ``ValueError`` that names ``method`` for an operation that cannot be read.
+    Args:
+        logits: N×K, the end of the pass.
+        leaf: the tensor at which the graph begins, the pixels or a layer's output.
+        run: the context that the pass was computed in.
+        method: the method's name in error messages.
+
+    Raises:
+        ValueError: for an operation that cannot be read.
     """
     graph = _Graph(logits, leaf)
     for node in graph.nodes:
@@ -134,7 +141,7 @@ def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: st
 def _refuse_hidden(node: Node, run: ReadablePass, method: str) -> None:
     reason = hidden(node)
     if reason is not None:
-        raise ValueError(f"{method}: the module contains {known_name(node)!r}, {reason.why}; {reason.mend}")
+        raise ValueError(f"{method}: the module contains {known_name(node)!r}, {reason.why}; {reason.remedy}")
     if operation_name(node) == "torch::autograd::CopySlices" and node not in run.written:
         raise ValueError(
             f"{method}: the module contains an in-place operation on a view that cannot be read; set inplace=False, or "
@@ -206,8 +213,8 @@ class _Graph:
         return [(below, place) for below, place in node.next_functions if below in self._reached]
 
     def role(self, node: Node) -> str:
-        """``gate`` where the value only multiplies another path; ``written out`` where it only multiplies what it is
-        itself computed from, x · gate(x); else ``plain``.
+        """The role of an activation: "gate" where the value only multiplies another path, "written out" where it only
+        multiplies what it is itself computed from, x · gate(x), else "plain".
         """
         partners = self._partners(node)
         if not partners or any(other is node for other, _ in partners):
@@ -216,7 +223,7 @@ class _Graph:
         return "written out" if all(self._sources(edge) == own for edge in partners) else "gate"
 
     def _partners(self, node: Node) -> list[_Edge]:
-        """What the value is multiplied with, where that is all that is done with it; else nothing."""
+        """What the value is multiplied by, if it is used for nothing else; otherwise empty."""
         found: list[_Edge] = []
         waiting = [node]
         while waiting:
@@ -234,7 +241,7 @@ class _Graph:
         return found
 
     def _sources(self, edge: _Edge) -> set[_Edge]:
-        """What the value is computed from, one unit by one."""
+        """The nodes that the value is computed from by elementwise operations alone."""
         found: set[_Edge] = set()
         seen: set[_Edge] = set()
         waiting = [edge]
@@ -250,7 +257,7 @@ class _Graph:
         return found
 
     def above_gates(self, gates: set[Node]) -> set[Node]:
-        """The nodes that reach the logits by a way through no gate."""
+        """The nodes that reach the logits by a path through no gate."""
         found: set[Node] = set()
         waiting = [self._top] if self._top in self._reached else []
         while waiting:

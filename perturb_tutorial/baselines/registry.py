@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """The method called ``name``; an unknown one raises ``ValueError`` and lists what there is."""
+    """The method called ``name``; ``ValueError`` lists the known names if it is not among them."""
     if name not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]
@@ -91,13 +91,24 @@ def saliency(
     seed: int = 0,
     **options: Any,
 ) -> Tensor:
-    """The map of each of N images by the method called ``method``, N×1×h×w, raw scale, on the images' device.
+    """The map of each of N images by the method called ``method``.
 
-    ``images``: N×3×S×S in [0, 1]. ``targets``: a class index, N indices, or N sets of them. ``layer``: the
-    layer that the method reads or that the mask is learned on, by the module's name or the paper's, None for its
-    usual one. ``settings``: of a mask. ``seed``: of a mask or of variable occlusion. Both are unused elsewhere.
-    ``options``: whatever else the method takes, such as ``batch_size`` or ``progress``.
-    Errors: ``ValueError`` for an unknown method or option (lists what there is) and what the method raises.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them.
+        method: a name in ``METHODS``.
+        layer: the layer that the method reads or that the mask is learned on, by the module's name or the paper's;
+            None is the method's usual one.
+        settings: of the method "mask"; unused elsewhere.
+        seed: of a mask or of variable occlusion; unused elsewhere.
+        options: further keyword arguments of the method, such as ``batch_size`` or ``progress``.
+
+    Returns:
+        N×1×h×w, raw scale, on the images' device.
+
+    Raises:
+        ValueError: for an unknown method or option (lists the known ones), and whatever the method raises.
     """
     function = find_method(method).function
     given = {"settings": settings, "seed": check_seed(seed)}

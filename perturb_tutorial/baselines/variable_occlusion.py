@@ -1,11 +1,10 @@
-"""Variable occlusion (§4.1): blur occlusion by 784 discs of random place and size, and the point that they
-choose.
+"""Variable occlusion (§4.1): blur occlusion by 784 discs of random position and size, and the point that they choose.
 
     A ~ log-normal(μ 7.5060, σ 1.2848),  R = √(A/π),  x ~ uniform(0, 224),  y ~ normal(116.0759, 47.5054)
 
 in image px of a 224 px input, fitted to the areas and boxes of COCO's objects (fig. 1, 2). Of the 10 % of
-discs under which the logit falls most, the smallest one is taken: its center is the point. The draws are one
-set a seed, the same for every image, so that an image alone and in a batch has the same result.
+discs under which the logit falls most, the smallest one is taken: its center is the point. The same discs, drawn by the
+seed, are used for every image, so that an image alone and in a batch has the same result.
 """
 
 from __future__ import annotations
@@ -40,9 +39,7 @@ SUPPRESSING_SHARE = 0.10
 
 
 class Discs(NamedTuple):
-    """``radii`` K and ``centers`` K×2 (x, y), image px of a 224 px input, the outer corner of the first at
-    (0, 0).
-    """
+    """``radii`` K and ``centers`` K×2 (x, y), image px of a 224 px input; the first pixel's outer corner is (0, 0)."""
 
     radii: Tensor
     centers: Tensor
@@ -70,10 +67,18 @@ def variable_occlusion(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The mean drop in logit of the discs over each pixel, N×1×H×W, in units of the logit, of either sign
-    (§4.1).
+    """The mean drop in logit under the discs that cover each pixel (§4.1).
 
-    ``seed`` draws the discs. 0 where no disc reaches. Other arguments and errors as in :func:`occlusion`.
+        The other arguments are those of :func:`occlusion`.
+
+    Args:
+        seed: of the discs.
+
+    Returns:
+        N×1×H×W in units of the logit, of either sign; 0 where no disc reaches.
+
+    Raises:
+        ValueError: as in :func:`occlusion`.
     """
     reject_layer("variable_occlusion", layer)
     return _occlude(network, images, targets, draw_discs(seed), batch_size, progress).saliency
@@ -88,12 +93,17 @@ def variable_occlusion_points(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The point (x, y) of each image, N×2 float64 on the CPU, px of the input with the center of the first
-    pixel at (0, 0) (§4.1).
+    """The point that variable occlusion chooses in each image (§4.1): the center of the smallest of the 78 discs under
+        which the logit falls most. A center outside the image is moved to the nearest point inside.
 
-    The center of the smallest of the 78 most suppressive discs; one that lies outside the image is moved to
-    the nearest place inside. NaN where a logit is not finite. Arguments and errors as in
-    :func:`variable_occlusion`.
+    The arguments are those of :func:`variable_occlusion`.
+
+    Returns:
+        N×2 (x, y) float64 on the CPU, in px of the input with the center of the first pixel at (0, 0); NaN where a
+        logit is not finite.
+
+    Raises:
+        ValueError: as in :func:`variable_occlusion`.
     """
     drawn = draw_discs(seed)
     drops = _occlude(network, images, targets, drawn, batch_size, progress).drops

@@ -5,8 +5,8 @@
     batch     one method on some questions; its rows are one file of ``records.parquet``, renamed into place whole
     summary   every figure with its counts and a 95 % bootstrap interval, and paired differences between methods
 
-A batch whose file is there is never computed again, so a run that was killed goes on where it was, and its records
-are those of an unbroken run. The engine computes batches, in this process or on Ray's workers; only this process
+A batch whose file exists is never computed again, so a run that was killed can be resumed, and its records are those of
+an uninterrupted run. The engine computes batches, in this process or on Ray's workers; only this process
 writes.
 
     from perturb_tutorial.benchmarks import BenchmarkSettings, read_data, run_benchmark
@@ -71,7 +71,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The command line imports this package for its options only; torch is loaded when something is used.
+    # The command line imports this package for its options only; torch is loaded on first use.
     if name in _EXPORTS:
         return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

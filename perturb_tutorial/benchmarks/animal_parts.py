@@ -1,13 +1,13 @@
 """Eyes against feet (§7, fig. 11, table 2): mean mask value in 5×5 px around each key point, lower = more salient.
 
-The value is that of the mask, 1 − saliency. A comparison method has no mask: its map's positive part over its maximum
-takes the saliency's place. An image's class is its label; an animal of no ImageNet class, such as an auklet, is asked
-for as the set of ImageNet's birds (eq. 2), and all such images make one class. Per class, over all its key points,
-ratio = mean at feet / mean at eyes; per group of classes the mean of the ratios ± SE over classes. Classes with more
-than ``minimum_images`` images that show an eye and a foot take part. Intervals resample images.
+The value is that of the mask, 1 − saliency. A comparison method has no mask: its map's positive part, divided by its
+maximum, is used as the saliency. An image's class is its label; for an animal of no ImageNet class, such as an auklet,
+the target is the set of ImageNet's birds (eq. 2), and all such images form one class. Per class, over all its key
+points, ratio = mean at feet / mean at eyes; per group of classes the mean of the ratios ± SE over classes. Classes with
+more than ``minimum_images`` images that show an eye and a foot take part. Intervals resample images.
 
-Feet stand near the border of most photographs, eyes do not, so a mask that only knows the middle has a ratio above 1,
-too. ``initial_disc`` says how far that goes: the centered disc that the mask started from (§2), before any step.
+Feet are near the border of most photographs, eyes are not, so a mask that only marks the middle also has a ratio above
+1. ``initial_disc`` measures this bias: the centered disc that the mask started from (§2), before any step.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class AnimalParts(Benchmark):
 
         Only instances of such a category take part: another animal that happens to be in the picture does not.
         """
-        asked = [
+        candidates = [
             question
             for image in with_both_parts(data.dataset.images, 0)
             for question in _questions(image, data)
         ]
-        counts = Counter(question.category for question in asked)
-        chosen = [question for question in asked if counts[question.category] > settings.minimum_images]
+        counts = Counter(question.category for question in candidates)
+        chosen = [question for question in candidates if counts[question.category] > settings.minimum_images]
         if not chosen:
             most = max(counts.values(), default=0)
             raise ValueError(
@@ -103,8 +103,9 @@ class AnimalParts(Benchmark):
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
         """The mean feet:eyes ratio over classes, of all and of each group, and each class's statistics (fig. 11).
 
-        Beside it, what a small denominator cannot tilt: the ratio of the means over all key points, the share of images
-        whose eyes have a lower mean than their feet (equal ones count half), and the mean over images of feet − eyes.
+        Also three figures that are robust to a small denominator: the ratio of the means over all key points, the share
+        of images whose eyes have a lower mean than their feet (equal ones count half), and the mean over images of
+        feet − eyes.
         """
         images, classes = keys(records)
         parts = {str(m): p.sort_values(["image_id", "category_id"]) for m, p in records.groupby("method")}
@@ -170,7 +171,7 @@ def _groups() -> dict[int, str]:
     listed = imagenet_classes_of()
     birds_and_dogs = {c: name for key, name in ((BIRD, "bird"), (DOG, "dog")) for c in listed[key]}
     groups = birds_and_dogs | {indices[animal.wnid]: animal.group for animal in fig11()}
-    # A kind of animal is in a group when all of its classes that have one agree.
+    # A kind of animal belongs to a group if all of its classes that have a group agree.
     for kind, classes in listed.items():
         found = {groups[c] for c in classes if c in groups}
         if len(found) == 1:
@@ -190,7 +191,7 @@ def _sums(part: pd.DataFrame, column: str) -> tuple[Float, Float]:
 
 
 def _gaps(part: pd.DataFrame) -> Float:
-    """Of each row the mean at its feet − the mean at its eyes; NaN without one of them."""
+    """The mean at the feet − the mean at the eyes of each row; NaN where a row lacks one of them."""
     (eye_sums, eye_counts), (foot_sums, foot_counts) = _sums(part, "eyes"), _sums(part, "feet")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(foot_sums / foot_counts - eye_sums / eye_counts)

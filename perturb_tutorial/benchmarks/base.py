@@ -1,4 +1,4 @@
-"""What makes a benchmark: its questions, what is measured on a map, and the figures made of the records."""
+"""The interface of a benchmark: its questions, the measurement on a map, and the figures computed from the records."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ COMMON = {
     "seconds": "double",
 }
 """Columns of every record beside image_id: ``problem`` is what is wrong with the image (then nothing is measured),
-``usable`` whether the map says anything, ``converged`` of a mask, ``score`` that of the targets on the image."""
+``usable`` whether the map is finite and not all zero, ``converged`` of a mask, ``score`` that of the targets on the
+image."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One answer: a question, the image (3×S×S) and its ``size`` (height, width) in its file, and a method's map.
+    """One method's result for one question, with the image (3×S×S) and its ``size`` (height, width) in its file.
 
     ``heat`` is h×w, raw scale; None for a method that has none. ``point``: (x, y) in px of the input, of a method
-    that points by itself. ``score``: of the targets, ``top``: the class with the highest score.
+    that chooses a point itself. ``score``: of the targets, ``top``: the class with the highest score.
     """
 
     question: Question
@@ -65,12 +66,17 @@ class View:
 
 
 class Benchmark(ABC):
-    """One of the paper's measurements, or one beside them.
+    """One of the paper's measurements, or an additional one.
 
-    ``methods``: asked where nobody names any. ``own_methods``: names that only this benchmark knows.
-    ``columns``: what :meth:`measure` tells, Arrow's types by name. ``points``: whether a method's own point is asked
-    for instead of its map. ``reads_grid``: whether a learned mask is told as the grid that was optimized, which
-    saturates at exactly 1, instead of the softened mask on the image.
+    Attributes:
+        name: as the command line and records call it.
+        about: the question that it answers, one line.
+        methods: evaluated where the settings name none.
+        own_methods: names of methods that only this benchmark has.
+        columns: the columns of :meth:`measure`, Arrow's types by name.
+        points: whether a method that chooses a point itself is evaluated by that point instead of its map.
+        reads_grid: whether the map of a learned mask is the grid that was optimized, which saturates at exactly 1,
+            instead of the softened mask on the image.
     """
 
     name: ClassVar[str]
@@ -82,7 +88,7 @@ class Benchmark(ABC):
     reads_grid: ClassVar[bool] = False
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
-        """The methods that are asked. Errors: ``ValueError`` lists what there is."""
+        """The methods that are evaluated; ``ValueError`` lists the known ones if a name is unknown."""
         known = (*self.own_methods, *METHODS)
         for name in settings.methods:
             if name not in known:
@@ -90,13 +96,13 @@ class Benchmark(ABC):
         return settings.methods or self.methods
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
-        """What is asked of every method, image by image, before ``settings.limit``."""
+        """The questions for every method, image by image, before ``settings.limit``."""
         return data.questions()
 
     @abstractmethod
     def measure(self, view: View) -> dict[str, Any]:
-        """The record's ``columns`` of one answer."""
+        """The record's ``columns`` for one result."""
 
     @abstractmethod
     def figures(self, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
-        """What summary.json says, from the records of images without a problem: figures and differences."""
+        """The content of summary.json, from the records of images without a problem: figures and differences."""

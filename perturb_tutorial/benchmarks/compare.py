@@ -1,8 +1,8 @@
 """Two finished runs on the same data with different settings, such as both presets, compared question by question.
 
 Rows of a method whose records differ get the runs' labels, ``mask (default)`` and ``mask (localization)``; a method
-that the settings do not touch stands once. The benchmark itself makes the figures, so a difference is paired, and
-α* of the localization benchmark is found for each on the same held-out images.
+that the settings do not affect appears once. The benchmark itself computes the figures, so a difference is paired, and
+α* of the localization benchmark is searched for each on the same held-out images.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _KEYS = ["image_id", "category_id"]
-_ASKED = ("benchmark", "network", "data", "seed")
+_COMMON = ("benchmark", "network", "data", "seed")
 """What both runs must have in common."""
 
 
 def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, str]) -> dict[str, Any]:
-    """A summary of both runs' methods, with ``labels`` for the first and the second, as summary.json of one run.
+    """A summary of both runs' methods, with ``labels`` for the first and the second, in the form of one run's
+    summary.json.
 
-    Errors: ``BenchmarkError`` where a run is not finished; ``ValueError`` where the two did not ask the same questions
-    of the same network.
+    Raises:
+        BenchmarkError: where a run is not finished.
+        ValueError: where the two runs differ in their questions or their network.
     """
     import pandas as pd
 
     paths = [Path(first), Path(second)]
     parts = [read_json(path / SUMMARY) for path in paths]
-    asked = [read_json(path / SETTINGS) for path in paths]
-    for name in _ASKED:
-        if asked[0][name] != asked[1][name]:
+    settings = [read_json(path / SETTINGS) for path in paths]
+    for name in _COMMON:
+        if settings[0][name] != settings[1][name]:
             raise ValueError(f"second: expected the same {name} as in {paths[0]}, got another in {paths[1]}")
     tables = [read_records(path / RECORDS) for path in paths]
     alone = ", ".join(sorted(set(tables[0].columns) ^ set(tables[1].columns)))
@@ -73,9 +75,10 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
 
 
 def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    """Whether two runs of one method say the same.
+    """Whether the records of one method in two runs are equal.
 
-    Its time is the machine's, and ``score`` the network's of the image, which batches of other sizes round otherwise.
+    Not compared are the seconds, which depend on the machine, and ``score``, which batches of other sizes round
+    differently.
     """
     ordered = [
         part.drop(columns=["seconds", "score"]).sort_values(_KEYS, ignore_index=True)

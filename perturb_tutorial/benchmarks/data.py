@@ -1,4 +1,4 @@
-"""What a benchmark is asked about: a data set, and the network's classes that stand for its categories.
+"""The data of a benchmark: a data set, and the network's classes that stand for its categories.
 
 With an ImageNet network a COCO category is the set C of the ImageNet classes under it, and its score the sum over C
 (eq. 2); a data set that gives each image an ImageNet class, its label, has that class alone as target. ``samples``
@@ -36,7 +36,7 @@ SAMPLES = "samples"
 class BenchmarkData:
     """``dataset``, and the network's ``classes`` of each category id; None: the images' labels are the classes.
 
-    ``kinds``: of animals, COCO's id of a category id, which an image without a label is asked about.
+    ``kinds``: COCO's id of each category id of animals, the target for an image without a label.
     """
 
     dataset: Dataset
@@ -44,7 +44,7 @@ class BenchmarkData:
     kinds: Mapping[int, int] = field(default_factory=dict)
 
     def questions(self, per_class: int | None = None) -> list[Question]:
-        """One question a pair of an image and a mapped category in it, or one an image with a label."""
+        """One question for each pair of an image and a mapped category in it, or one for each image with a label."""
         if self.classes is None:
             return self.label_questions()
         limit = per_class or max(1, len(self.dataset.images))
@@ -54,7 +54,7 @@ class BenchmarkData:
         ]
 
     def label_questions(self) -> list[Question]:
-        """One question an image with a label, the network's class."""
+        """One question for each image with a label, about that class of the network."""
         return [
             Question(image, image.label, self.name(image.label), (image.label,))
             for image in self.dataset.images
@@ -62,7 +62,7 @@ class BenchmarkData:
         ]
 
     def name(self, category: int) -> str:
-        """The category's name, or its number where the data set does not tell it."""
+        """The category's name, or its number where the data set has no name for it."""
         return self.dataset.categories.get(category, str(category))
 
 
@@ -74,12 +74,21 @@ def read_data(
     images: str | Path | None = None,
     near: bool = False,
 ) -> BenchmarkData:
-    """The data of ``benchmark`` (a name such as "localization") under ``folder``, or the samples.
+    """The data of a benchmark.
 
-    COCO is recognized by its ``annotations/instances_*.json``; anything else is ImageNet. The benchmark animal-parts
-    reads :func:`~perturb_tutorial.datasets.read_animal_parts`, with ImageNet's images in ``images``. ``near`` adds
-    COCO categories that ImageNet has only something like. Errors: ``ValueError`` with one line, also where one of
-    COCO's category ids has another name: the ImageNet classes under COCO's are not those of other data in its format.
+    COCO is recognized by its ``annotations/instances_*.json``; any other folder is read as ImageNet. The benchmark
+    animal-parts uses :func:`~perturb_tutorial.datasets.read_animal_parts`.
+
+    Args:
+        benchmark: its name, such as "localization".
+        folder: the data set's folder, or "samples".
+        split: of the data set, such as "val2014"; None where there is only one.
+        images: ImageNet's images, for animal-parts.
+        near: whether to add COCO categories for which ImageNet only has similar classes.
+
+    Raises:
+        ValueError: with one line, also where one of COCO's category ids has another name: the ImageNet classes under
+            COCO's categories are not those of other data in COCO's format.
     """
     if str(folder) == SAMPLES:
         return read_samples(labels=benchmark == "animal-parts")
@@ -100,7 +109,7 @@ def read_data(
 
 
 def _check_names(dataset: Dataset) -> None:
-    """The table of ImageNet's classes goes by COCO's category ids, which mean other things elsewhere."""
+    """Refuses data whose category ids are not COCO's, which the table of ImageNet's classes is keyed by."""
     names = {row.category_id: row.category for row in category_matches()}
     for category, name in dataset.categories.items():
         wanted = names.get(category, name)
@@ -111,7 +120,7 @@ def _check_names(dataset: Dataset) -> None:
 
 
 def read_samples(*, labels: bool = False) -> BenchmarkData:
-    """The package's photographs with their outlines; ``labels``: one class an image rather than categories."""
+    """The package's photographs with their outlines; with ``labels`` each image has one class instead of categories."""
     path = resource(ANNOTATIONS)
     content = json.loads(path.read_text(encoding="utf-8"))
     names = {image["id"]: image["name"] for image in content["images"]}

@@ -1,7 +1,7 @@
 """Deletion and insertion curves (Petsiuk et al., BMVC 2018): does the score fall and rise with the salient pixels?
 
 The score is the sum of the targets' softmax probabilities. Pixels are perturbed as the mask's settings say (blur).
-A record has both curves and their areas; a map that says nothing has none.
+A record has both curves and their areas; a map that is all zero or not finite has none.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The grid pointing game (Böhle et al., CVPR 2021), in two steps.
 
-First the network sees every image: which does it classify right, with which score? Then images of distinct classes,
-the best recognized first, become mosaics of n×n, and each method is asked for the class of every cell. The score is
-the share of positive attribution inside the cell, 1/n² by chance; no positive mass scores 0.
+First the network classifies every image: which ones are right, with which score? Then images of distinct classes, the
+best recognized first, become mosaics of n×n, and each method explains the class of every cell. The score is the share
+of positive attribution inside the cell, 1/n² by chance; no positive mass scores 0.
 
 An image of a data set with categories (COCO) is right when the network's class is in the set C of a category in it,
-and then stands for this category; ``elsewhere`` says whether another image of the mosaic shows it too, which no
-attribution can know. Böhle et al. use 3×3 on inputs of three times the size; here the mosaic is squashed
-to the network's input, so 2×2 is the default: the cells of a 3×3 mosaic are 75 px wide.
+and then stands for this category; ``elsewhere`` is whether another image of the mosaic shows it too, in which case
+attribution outside the cell is no mistake. Böhle et al. use 3×3 on inputs of three times the size; this benchmark
+squashes the mosaic to the network's input, so 2×2 is the default: the cells of a 3×3 mosaic are 75 px wide.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOSAICS = 500
-"""The most mosaics made where nobody says how many (Böhle et al.)."""
+"""The largest number of mosaics where the settings give none (Böhle et al.)."""
 
 
 class Recognition(Benchmark):
-    """The first step: what the network sees in each image."""
+    """The first step: how the network classifies each image."""
 
     name = "recognition"
     about = "Which images does the network classify right?"
@@ -40,7 +40,7 @@ class Recognition(Benchmark):
     columns = {"right": "bool", "top": "int64"}  # noqa: RUF012  (ClassVar in the base)
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
-        """No map is asked for."""
+        """One pseudo-method, since this step needs no map."""
         return self.methods
 
     def measure(self, view: View) -> dict[str, Any]:
@@ -93,10 +93,12 @@ class GridPointingGame(Benchmark):
 def mosaic_questions(
     questions: list[Question], records: pd.DataFrame, settings: BenchmarkSettings
 ) -> list[Question]:
-    """The second step's questions from the first one's and its records: for each mosaic, one a cell.
+    """The second step's questions, one for each cell of each mosaic, from the first step's questions and records.
 
-    An image that is right for several categories is used for the one with the highest score. Errors: ``ValueError``
-    where fewer than cells² classes are recognized.
+    An image that is right for several categories is used for the one with the highest score.
+
+    Raises:
+        ValueError: where fewer than cells² classes are recognized.
     """
     known = {(str(question.image.id), question.category): question for question in questions}
     best = records[records["problem"].isna() & records["right"].eq(True)]
@@ -112,10 +114,12 @@ def mosaic_questions(
         count=count,
         seed=settings.seed,
     )
-    asked = []
+    cell_questions = []
     for number, places in enumerate(plan):
         chosen = [right[place] for place in places]
         parts = tuple(question.image for question in chosen if isinstance(question.image, ImageRecord))
         mosaic = Mosaic(f"mosaic {number:05d}", parts, settings.cells)
-        asked += [Question(mosaic, q.category, q.name, q.targets, cell) for cell, q in enumerate(chosen)]
-    return asked
+        cell_questions += [
+            Question(mosaic, q.category, q.name, q.targets, cell) for cell, q in enumerate(chosen)
+        ]
+    return cell_questions

@@ -5,8 +5,8 @@ Each record has, for the three thresholds, whether the box is right at each α o
 images at α*. The interval is of those images, α* being fixed. ``curves`` has the error at every α, of all images.
 
 The method mask has the true class as target, or, with ``target_count`` 5 (the localization preset, §6.2), the five
-best predicted classes; the other methods have the true class. ``whole_image`` is the box around everything, whatever
-α: what a map is worth shows beside it, since ImageNet's objects are large.
+best predicted classes; the other methods have the true class. ``whole_image`` is the box around everything at any α: it
+is the baseline for every map, since ImageNet's objects are large.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Localization(Benchmark):
     columns = {f"right_{threshold}": "string" for threshold in THRESHOLDS}  # noqa: RUF012  (ClassVar in the base)
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
-        """``whole_image`` is always asked: every method is compared with it."""
+        """The settings' methods and always ``whole_image``, with which every method is compared."""
         chosen = super().chosen_methods(settings)
         return chosen if WHOLE_IMAGE in chosen else (WHOLE_IMAGE, *chosen)
 

@@ -1,6 +1,6 @@
-"""Several finished runs of the same settings on different data, summed up as one: COCO's splits, or shares of a folder.
+"""One summary of several finished runs of the same settings on different data: COCO's splits, or shares of a folder.
 
-The records are put side by side and the figures computed from all of them by the benchmark itself, so that intervals
+The records are concatenated and the figures computed from all of them by the benchmark itself, so that intervals
 resample all images, and a class mean is over all pairs of the class.
 """
 
@@ -29,11 +29,16 @@ from perturb_tutorial.settings import MaskSettings
 
 
 def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> dict[str, Any]:
-    """The summary of all runs under ``folders``, as summary.json of one run that had all their data.
+    """The summary of all runs under ``folders``, in the form of the summary.json of one run on all their data.
 
-    One folder gives its own summary.json. ``so_far``: runs that are not finished, too; what counts are the questions
-    that every method has answered, and ``records`` tells how many were planned. Errors: ``BenchmarkError`` where a run
-    is not finished; ``ValueError`` where settings differ, or where two runs asked the same question.
+    Args:
+        folders: the runs' output folders; for a single one its own summary.json is returned.
+        so_far: whether runs may be unfinished. Then the questions count that every method has results for, and
+            ``records`` also has the planned number.
+
+    Raises:
+        BenchmarkError: where a run is not finished.
+        ValueError: where settings differ, or where two runs have the same question.
     """
     import pandas as pd
 
@@ -44,8 +49,8 @@ def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> di
         return read_json(paths[0] / SUMMARY)
     settings = [read_json(path / SETTINGS) for path in paths]
     for path, other in zip(paths[1:], settings[1:], strict=True):
-        if told := different_settings(_but_data(settings[0]), _but_data(other)):
-            raise ValueError(f"folders: {paths[0]} and {path} have different settings ({told})")
+        if differences := different_settings(_but_data(settings[0]), _but_data(other)):
+            raise ValueError(f"folders: {paths[0]} and {path} have different settings ({differences})")
     columns = ["image_id", "category_id", "method"]
     records = pd.concat([read_records(path / RECORDS) for path in paths], ignore_index=True)
     if records.duplicated(columns).any():
@@ -101,7 +106,7 @@ def _but_data(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(content: Mapping[str, Any]) -> BenchmarkSettings:
-    """The settings that a summary tells."""
+    """The settings stored in a summary."""
     known = {field.name for field in dataclasses.fields(BenchmarkSettings)}
     values = {key: value for key, value in content.items() if key in known}
     return BenchmarkSettings(

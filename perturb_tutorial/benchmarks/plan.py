@@ -1,7 +1,7 @@
-"""The plan: which method is asked what about which image, in which batch.
+"""The plan: which method computes which questions about which images, in which batch.
 
-Questions q_0 … q_{Q−1} are cut into chunks of B; batch k is chunk ⌊k / M⌋ asked of method k mod M, for M methods.
-The plan is a pure function of data and settings, so a batch is the same whoever computes it and whenever.
+Questions q_0 … q_{Q−1} are cut into chunks of B; batch k is chunk ⌊k / M⌋ by method k mod M, for M methods. The plan is
+a pure function of data and settings, so a batch is the same whichever process computes it and when.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from perturb_tutorial.settings import check_seed
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """cells × cells images in reading order, to be seen as one."""
+    """cells × cells images in reading order, shown to the network as one."""
 
     id: str
     parts: tuple[ImageRecord, ...]
@@ -31,7 +31,7 @@ class Mosaic:
 class Question:
     """Where is ``category`` in ``image``? ``targets``: the network's classes that stand for it (eq. 2).
 
-    ``cell``: its cell, in a mosaic. ``name``: the category's.
+    ``cell``: its cell in a mosaic. ``name``: the category's name.
     """
 
     image: ImageRecord | Mosaic
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def records(self) -> int:
-        """Number of records, one a question and method."""
+        """Number of records, one for each question and method."""
         return len(self.questions) * len(self.methods)
 
     def batch(self, number: int) -> Batch:
@@ -78,7 +78,7 @@ class Plan:
 
 
 def digest(questions: Sequence[Question]) -> str:
-    """A short fingerprint of what is asked: images, sizes, classes, targets, boxes and key points."""
+    """A short fingerprint of the questions: images, sizes, classes, targets, boxes and key points."""
     sha = hashlib.sha256()
     for question in questions:
         image = question.image

@@ -1,10 +1,10 @@
 """The pointing game (§4): the peak of the map, in px of the original image, within 15 px of a segment of the class.
 
 A record has the mean of all maxima (x, y, hit), which the paper takes since its masks are clipped, and the first
-maximum (first_x, first_y, first_hit). What is clipped, and so saturates, is the grid; ``softened_hit`` tells of the
-softened mask, whose peak is a single pixel, often at the image's border, where softening repeats the last value.
-``center`` points at the middle of the image; variable occlusion points by itself (§4.1). Precision is the mean over
-classes; hit_rate that over all pairs.
+maximum (first_x, first_y, first_hit). It is the grid that is clipped and so saturates; ``softened_hit`` is the result
+for the softened mask, whose peak is a single pixel, often at the image's border, where softening repeats the last
+value. ``center`` points at the middle of the image; variable occlusion chooses a point itself (§4.1). Precision is the
+mean over classes; hit_rate that over all pairs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 CENTER, MASK = "center", "mask"
 RECOGNIZED_SCORE = 0.1
-"""A class with at least this score is recognized. Below 784 λ₁ = 0.078 a mask that deletes everything costs more area
-than the whole score is worth, so there is hardly anything to explain (ours)."""
+"""A class with at least this score is recognized. Below 784 λ₁ = 0.078 the area of a mask that deletes everything costs
+more than the whole score can gain, so there is hardly anything to explain (ours)."""
 
 FAINT_SCORE = 0.001
-"""A class with at most this score is faint: it is worth ten of the 784 cells, and most masks for it end up empty
-(ours)."""
+"""A class with at most this score is faint: it outweighs the area of ten of the 784 cells, and most masks for it end up
+empty (ours)."""
 
 Point = tuple[float, float] | None
 
@@ -70,7 +70,7 @@ class PointingGame(Benchmark):
     }
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
-        """``center`` is always asked: every method is compared with it."""
+        """The settings' methods and always ``center``, with which every method is compared."""
         chosen = super().chosen_methods(settings)
         return chosen if CENTER in chosen else (CENTER, *chosen)
 
@@ -143,8 +143,8 @@ class PointingGame(Benchmark):
 
 def _subsets(records: pd.DataFrame) -> dict[str, Bool]:
     """Which rows are in each subset: ``difficult`` as the authors ran it, ``difficult_boxes`` as Zhang et al. define
-    it, ``recognized`` where the network gives the class a score that is worth explaining, ``faint`` where next to none,
-    ``with_mask`` where the learned mask, if it was asked for, is not empty.
+    it, ``recognized`` where the class has a score that is worth explaining, ``faint`` where it has almost none,
+    ``with_mask`` where the learned mask, if it is among the methods, is not empty.
     """
     scores = wide(records, "score")[CENTER]
     usable = wide(records, "usable")

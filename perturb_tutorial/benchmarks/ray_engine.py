@@ -1,8 +1,8 @@
-"""The same plan over Ray: one worker a GPU, or one a group of CPU cores, on one machine or a cluster.
+"""The same plan over Ray: one worker for each GPU or group of CPU cores, on one machine or a cluster.
 
-Workers only compute; the process that was started reads the plan and writes the records. A worker that dies is
-started again, on another node if its own is gone, and its batch is computed again there; a batch that kills three
-workers stops the run. Images are read by the workers: their folder must be at the same path on every node.
+Workers only compute; the main process reads the plan and writes the records. A worker that dies is restarted, on
+another node if its own is lost, and its batch is computed again there; a batch that kills three workers stops the run.
+Images are read by the workers: their folder must be at the same path on every node.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CORES = 4
 RETRIES = 2
 """How often a batch is tried again after its worker died."""
 PATIENCE = 10.0
-"""Seconds until an address counts as silent."""
+"""Seconds to wait for a connection to an address."""
 QUEUED = 2
-"""Batches that a worker has at a time, so that it need not wait for the next one."""
+"""Batches queued at each worker, so that it need not wait for the next one."""
 
 
 class RemoteWorker:
@@ -67,24 +67,24 @@ def _ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> bool:
-    """Connects to a cluster, or starts one here; whether it is ours to end."""
+    """Connects to a cluster or starts one on this machine; returns whether this process must disconnect."""
     if ray.is_initialized():
         return False
-    # Ray would report its use to its makers otherwise.
+    # Otherwise Ray would send usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     given = address or os.environ.get("RAY_ADDRESS")
-    _knock(given)
-    here = {"address": given} if given else {"address": "local", "include_dashboard": False}
+    _check_reachable(given)
+    cluster = {"address": given} if given else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(**here, log_to_driver=False, logging_level="ERROR")
+        ray.init(**cluster, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"ray_address: no cluster answers at {given} ({reason})") from error
     return True
 
 
-def _knock(address: str | None) -> None:
-    """Ray itself waits for minutes at an address where nobody listens."""
+def _check_reachable(address: str | None) -> None:
+    """Raises ``ValueError`` at once where no server listens at an address; Ray itself would wait for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
         return
@@ -98,7 +98,17 @@ def _knock(address: str | None) -> None:
 def compute(
     worker: Worker, batches: Iterator[Batch], *, address: str | None = None, cores: int | None = None
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Number and records of each batch, as they are finished."""
+    """Computes batches on Ray's workers.
+
+    Args:
+        worker: what computes a batch; each of Ray's workers gets a copy.
+        batches: the missing ones.
+        address: of a cluster; None is RAY_ADDRESS, or a cluster on this machine.
+        cores: CPU cores of a worker where there is no GPU.
+
+    Yields:
+        Number and records of each batch, in the order in which they finish.
+    """
     ray = _ray()
     first = next(batches, None)
     if first is None:

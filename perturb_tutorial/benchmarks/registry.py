@@ -16,7 +16,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark called ``name``; an unknown one raises ``ValueError`` and lists what there is."""
+    """The benchmark called ``name``; ``ValueError`` lists the known names if it is not among them."""
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {name!r}")
     return BENCHMARKS[name]

@@ -1,4 +1,4 @@
-"""Runs a benchmark: agrees on the settings, computes the batches that are missing, and sums up."""
+"""Runs a benchmark: compares the settings with earlier records, computes the missing batches, writes the summary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ENGINES = ("local", "ray")
 RECOGNITION = "recognition.parquet"
 """The first step of the grid pointing game."""
 LINES = 100
-"""Lines that summary.json quotes of what was left out."""
+"""How many lines about left-out images summary.json quotes."""
 
 Rows = list[dict[str, Any]]
 Compute = Callable[[Worker, Iterator[Batch]], Iterable[tuple[int, Rows]]]
@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``summary`` as in summary.json (None: nothing to measure), the ``folder``, and the records computed now."""
+    """``summary`` as in summary.json (None: nothing to measure), the ``folder``, and the number of new records."""
 
     summary: dict[str, Any]
     folder: Path
@@ -60,14 +60,14 @@ class Outcome:
 
 
 def plan_benchmark(name: str, data: BenchmarkData, settings: BenchmarkSettings | None = None) -> Plan:
-    """What ``run_benchmark`` would do first; of the grid pointing game, the step that finds what is recognized."""
+    """The plan of ``run_benchmark``; for the grid pointing game that of the first step, which classifies the images."""
     settings = settings or BenchmarkSettings()
     benchmark = find_benchmark(name)
     benchmark.chosen_methods(settings)
     first = Recognition() if isinstance(benchmark, GridPointingGame) else benchmark
-    asked = first.questions(data, settings)
-    _check_ids(asked)
-    questions = limited(asked, settings.limit, settings.seed)
+    all_questions = first.questions(data, settings)
+    _check_ids(all_questions)
+    questions = limited(all_questions, settings.limit, settings.seed)
     if not questions:
         raise ValueError(f"data: {data.dataset.name} has no image with a class that the network knows")
     return Plan(tuple(questions), first.chosen_methods(settings), settings.batch_size)
@@ -85,12 +85,23 @@ def run_benchmark(
     cores_per_worker: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Runs the benchmark called ``name`` on ``data`` and writes its records and summary.json to ``output``.
+    """Runs a benchmark and writes its records and summary.json; what an earlier run has finished there is kept.
 
-    What an earlier run has finished there is kept. ``engine``: this process, or Ray's workers, with the cluster at
-    ``ray_address`` (None: the one that RAY_ADDRESS names, or one on this machine) and ``cores_per_worker`` where there
-    is no GPU. Errors: ``ValueError`` for settings or data of the wrong form, and where ``output`` holds records of
-    other settings; ``BenchmarkError`` where it cannot be written; ``ImportError`` for a missing extra.
+    Args:
+        name: the benchmark's name, such as "pointing-game".
+        data: what :func:`~perturb_tutorial.benchmarks.read_data` gives.
+        network: the network that is explained.
+        output: the folder of records and summary.
+        settings: None is :class:`BenchmarkSettings` with its defaults.
+        engine: "local" computes in this process, "ray" on Ray's workers.
+        ray_address: the cluster; None is the one that RAY_ADDRESS names, or one on this machine.
+        cores_per_worker: CPU cores of each of Ray's workers where there is no GPU.
+        progress: called with (records finished, records planned).
+
+    Raises:
+        ValueError: for settings or data of the wrong form, and where ``output`` has records of other settings.
+        BenchmarkError: where ``output`` cannot be written.
+        ImportError: for a missing extra.
     """
     settings = settings or BenchmarkSettings()
     benchmark = find_benchmark(name)
@@ -158,7 +169,7 @@ def _check_targets(questions: Sequence[Question], network: Network) -> None:
 
 
 def _check_ids(questions: Sequence[Question]) -> None:
-    """Records are kept by their image's id: with one id for two images, one of them would be measured twice."""
+    """Raises ``ValueError`` where two images have one id: records are kept by id, and one would be measured twice."""
     paths: dict[str, Path] = {}
     for image in (question.image for question in questions):
         if not isinstance(image, ImageRecord):
@@ -204,7 +215,20 @@ def _step(
     compute: Compute,
     progress: Progress | None,
 ) -> tuple[pd.DataFrame, int]:
-    """The records of a plan, and how many of them were missing."""
+    """Computes the missing batches of a plan.
+
+    Args:
+        benchmark: measures the maps.
+        plan: questions and methods in batches.
+        network: the network that is explained.
+        settings: of the benchmark.
+        folder: of the records.
+        compute: the engine.
+        progress: called with (records finished, records planned).
+
+    Returns:
+        All records of the plan, and the number of new ones.
+    """
     ids = (question.image.id for question in plan.questions)
     numbered = all(isinstance(number, int) and abs(number) < 2**63 for number in ids)
     store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})
@@ -231,15 +255,15 @@ def _step(
 def without_bad_images(records: pd.DataFrame) -> pd.DataFrame:
     """The records of images that no record has a problem with.
 
-    A file that is mended or breaks between two starts of a run is bad for some methods only. It is left out for all
-    then, so that all are measured on the same images.
+    A file that is repaired or damaged between two starts of a run is bad for some methods only. It is then left out for
+    all, so that all are measured on the same images.
     """
     bad = records.loc[records["problem"].notna(), "image_id"]
     return records[~records["image_id"].isin(bad)].reset_index(drop=True)
 
 
 def counts(records: pd.DataFrame, planned: int) -> dict[str, Any]:
-    """Numbers of records, ``planned`` and there, and of those that stand out, with the reasons of bad images.
+    """The numbers of records, ``planned`` and finished, and of unusual ones, with the reasons of bad images.
 
     ``set_aside``: records without a problem that the figures leave out (:func:`without_bad_images`).
     """

@@ -1,4 +1,4 @@
-"""What changes a record: one frozen table, written beside the records and compared before they are continued."""
+"""The settings that records depend on: one frozen table, stored with the records and compared when a run is resumed."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ MINIMUM_IMAGES = 10
 class BenchmarkSettings:
     """How a benchmark is run.
 
-    ``methods``: names of methods, empty for the benchmark's own choice. ``mask``: settings of the method ``mask``.
-    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`; "onnx" is faster on a CPU and the same within rounding.
-    ``target_count``: how many of the best predicted classes the mask of the localization benchmark has as targets;
-    1 is the true class (§6.2 has 5); never all classes of a network. ``seed``: of masks, variable occlusion, drawn
-    images and resamples. ``limit``: at most that many images, drawn by seed, so that a smaller number is part of a
-    larger one.
-    ``batch_size``: questions in a batch; a record is computed in the same batch however often a run is resumed.
+    Args:
+        methods: names of methods, empty for the benchmark's own choice.
+        mask: settings of the method "mask".
+        mask_engine: of :func:`~perturb_tutorial.learn_masks`; "onnx" is faster on a CPU and the same within rounding.
+        target_count: how many of the best predicted classes the mask of the localization benchmark has as targets; 1 is
+            the true class (§6.2 has 5); never all classes of a network.
+        seed: of masks, variable occlusion, drawn images and resamples.
+        limit: at most that many images, drawn by seed, so that a smaller number is part of a larger one.
+        batch_size: questions in a batch; a record is computed in the same batch however often a run is resumed.
+        per_class: pointing game: the first images of each class.
+        cells: grid pointing game: mosaics of cells × cells images.
+        mosaics: grid pointing game: their number; None uses each recognized image about once, at most 500 mosaics.
+        held_out_share: localization: share of the images for the search for α*.
+        minimum_images: animal parts: a class takes part with more than that many.
+        steps: faithfulness: steps of the curves.
 
-    ``per_class``: pointing game, the first images of each class. ``cells``, ``mosaics``: grid pointing game, mosaics
-    of cells × cells images; None makes as many as use each image that was recognized about once, at most 500.
-    ``held_out_share``: localization, images for the search for α*. ``minimum_images``: animal parts, a class has
-    more than that many. ``steps``: faithfulness, steps of the curves.
-    Errors: ``ValueError`` with one line.
+    Raises:
+        ValueError: with one line for a value of the wrong form.
     """
 
     methods: tuple[str, ...] = ()
@@ -82,5 +87,5 @@ class BenchmarkSettings:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by name, as they stand in settings.json."""
+        """Plain values by name, as in settings.json."""
         return {**dataclasses.asdict(self), "methods": list(self.methods)}

@@ -1,10 +1,10 @@
-"""Records on disk: a folder of Parquet files, each renamed into place whole, and the settings that they have.
+"""Records on disk: a folder of Parquet files, each renamed into place whole, and the settings that they depend on.
 
     DIR/settings.json                          what the records depend on; another run must have the same
     DIR/records.parquet/part-00000012.parquet  the rows of batch 12
 
-A file that is there is finished, so nothing is ever lost, half written or computed twice: a process that is killed
-leaves at most a temporary file, whose name begins with a dot and which pandas does not read.
+A file that exists is complete, so nothing is lost, half written or computed twice: a process that is killed leaves at
+most a temporary file, whose name begins with a dot and which pandas does not read.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.
 
 
 class BenchmarkError(RuntimeError):
-    """Records that cannot be written or read, workers that die; the message is one line with the mend."""
+    """Records that cannot be written or read, workers that die; the message is one line that says what to do."""
 
 
 def parquet() -> tuple[Any, Any]:
-    """The modules ``pyarrow`` and ``pyarrow.parquet``; their absence is told in one line with the mend."""
+    """The modules ``pyarrow`` and ``pyarrow.parquet``; ``ImportError`` gives the command that installs them."""
     try:
-        import pandas  # noqa: F401  (the summary's, missed here rather than after hours)
+        import pandas  # noqa: F401  (the summary needs it: better missing now than after hours)
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
@@ -64,7 +64,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 def part_numbers(folder: Path) -> set[int]:
     """The numbers of the batches whose files are in ``folder``.
 
-    ``BenchmarkError`` names a file that is no part of the records, such as a copy of one: pandas would read it, too.
+    ``BenchmarkError`` names a file that is no part of the records, such as a copy: pandas would read it, too.
     """
     numbers = set()
     for entry in folder.iterdir():
@@ -91,7 +91,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for entry in folder.iterdir():
-                # What a killed run left of a file it was writing.
+                # The unfinished file of a run that was killed.
                 if entry.name.startswith(f".{PREFIX}"):
                     entry.unlink()
         except OSError as error:
@@ -102,7 +102,7 @@ class Store:
         return part_numbers(self.folder)
 
     def append(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The rows of batch ``number``, on the disk when this returns."""
+        """Writes the rows of batch ``number``; they are on the disk when this returns."""
         table = self._arrow.Table.from_pylist([dict(row) for row in rows], schema=self._schema)
         try:
             with whole_file(self.folder / f"{PREFIX}{number:08d}{SUFFIX}") as file:
@@ -129,7 +129,7 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> BenchmarkError:
-    """One line for what the disk refused."""
+    """The error, one line, for a file that could not be written."""
     reason = error.strerror or str(error)
     return BenchmarkError(
         f"{path} cannot be written ({reason}); what is written is whole: make room and start again"
@@ -137,7 +137,7 @@ def unwritable(path: Path, error: OSError) -> BenchmarkError:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """``content``, whole or not at all."""
+    """Writes ``content`` to ``path``, whole or not at all."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with whole_file(path) as file:
@@ -159,13 +159,13 @@ def plain(value: Any) -> Any:
 
 
 def claim(folder: Path) -> IO[bytes]:
-    """The lock on ``folder``, kept until the file is closed or the process ends, however it ends."""
+    """Locks ``folder`` until the returned file is closed or the process ends, for whatever reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
     except OSError as error:
         raise unwritable(folder, error) from error
-    with suppress(ImportError):  # not on Windows: there nobody looks after two runs at once
+    with suppress(ImportError):  # not on Windows, where two runs at once are not noticed
         import fcntl
 
         try:
@@ -190,16 +190,18 @@ def agree(path: Path, settings: Mapping[str, Any]) -> None:
         present = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read ({error}); give another folder") from error
-    if told := different_settings(present, wanted):
-        raise ValueError(f"output: {path.parent} has records of other settings ({told}); give another folder")
+    if differences := different_settings(present, wanted):
+        raise ValueError(
+            f"output: {path.parent} has records of other settings ({differences}); give another folder"
+        )
 
 
 def different_settings(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between two tables of settings, three of the differences in words; empty where nothing does."""
+    """The first three differences between two tables of settings, in words; empty where they are equal."""
     old, new = _flat(present), _flat(wanted)
     different = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different[:3])
-    return told + (f" and {len(different) - 3} more" if len(different) > 3 else "")
+    differences = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in different[:3])
+    return differences + (f" and {len(different) - 3} more" if len(different) > 3 else "")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

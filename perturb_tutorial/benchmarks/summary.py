@@ -24,7 +24,7 @@ MakeStatistic = Callable[[str, Bool], Statistic]
 
 
 class Figures:
-    """A list of figures and one of differences, as they stand in summary.json."""
+    """The lists of figures and of differences in summary.json."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -42,10 +42,16 @@ class Figures:
         labels: Mapping[str, Any] | None = None,
         by_method: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """The figure ``name`` of each method, and the difference of every two.
+        """Adds a figure of each method, and the difference of every two.
 
-        ``present``: which rows each method has a value for; ``images`` (rows): the image of each. ``labels``: what
-        else is said of the figure, such as its subset; ``by_method``: what is said of one method's.
+        Args:
+            name: the figure's name.
+            present: for each method the rows (bool) that it has a value for.
+            images: the image of each row.
+            make: from a method and a choice of rows to its statistic.
+            differences: whether to add the differences.
+            labels: further columns of the figure, such as its subset.
+            by_method: further columns of one method's figure.
         """
         names, about = np.asarray(images), dict(labels or {})
         drawn: dict[str, tuple[float, Float]] = {}
@@ -73,7 +79,16 @@ class Figures:
         rows: Bool | None = None,
         **options: Any,
     ) -> None:
-        """The mean of each method's values (NaN: not measured), or the mean over ``classes`` of the class means."""
+        """Adds a mean of each method's values.
+
+        Args:
+            name: the figure's name.
+            table: each method's values, one for each row; NaN where it was not measured.
+            images: the image of each row.
+            classes: the class of each row; the figure is then the mean over classes of the class means.
+            rows: which rows (bool) count; None is all.
+            options: those of :meth:`add`.
+        """
         groups = None if classes is None else np.asarray(classes)
         chosen = np.ones(len(np.asarray(images)), dtype=np.bool_) if rows is None else rows
 
@@ -122,7 +137,7 @@ def _interval(drawn: tuple[float, Float], images: Any) -> dict[str, Any]:
 
 
 def wide(records: pd.DataFrame, column: str) -> dict[str, Float]:
-    """``column`` of each method as numbers, one row an image and class, in the order of :func:`keys`."""
+    """``column`` of each method as numbers, one row for each image and class, in the order of :func:`keys`."""
     table = records.pivot(index=["image_id", "category_id"], columns="method", values=column)
     return {
         str(method): np.asarray(table[method].astype("float64"), dtype=np.float64) for method in table.columns

@@ -1,4 +1,4 @@
-"""From a batch to its records: images are loaded, one method is asked, each map is measured and forgotten."""
+"""From a batch to its records: loads the images, computes one method's maps, measures each map and discards it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POINTING = "variable_occlusion"
 
 
 class Scene(NamedTuple):
-    """An image as the network sees it (3×S×S), its size (height, width) in its file, or its problem."""
+    """An image as input of the network (3×S×S) and its size (height, width) in its file, or its problem."""
 
     image: Tensor | None
     size: tuple[int, int]
@@ -38,7 +38,9 @@ class Scene(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Of N questions: maps or none, points (x, y) or none, whether each mask converged or none."""
+    """A method's results for N questions: maps, points (x, y), and whether each mask converged; None where there are
+    none.
+    """
 
     heats: list[NDArray[np.float32]] | None = None
     points: list[tuple[float, float]] | None = None
@@ -53,10 +55,10 @@ class Worker:
         self._scenes: dict[str, Scene] = {}
 
     def measure(self, batch: Batch) -> list[dict[str, Any]]:
-        """One record a question, in their order. A bad image has a record with its problem."""
+        """One record for each question, in their order. A bad image has a record with its problem."""
         scenes = self._load(batch.questions)
         good = [question for question in batch.questions if scenes[str(question.image.id)].problem is None]
-        measured = iter(self._ask(good, scenes, batch.method))
+        measured = iter(self._records(good, scenes, batch.method))
         rows = []
         for question in batch.questions:
             problem = scenes[str(question.image.id)].problem
@@ -71,13 +73,15 @@ class Worker:
         return rows
 
     def _load(self, questions: Sequence[Question]) -> dict[str, Scene]:
-        # The next method asks about the same images.
+        # The next method's batch has the same images.
         if not all(str(question.image.id) in self._scenes for question in questions):
             images = {str(question.image.id): question.image for question in questions}
             self._scenes = {key: load_scene(image, self.network.input_size) for key, image in images.items()}
         return self._scenes
 
-    def _ask(self, questions: list[Question], scenes: dict[str, Scene], method: str) -> list[dict[str, Any]]:
+    def _records(
+        self, questions: list[Question], scenes: dict[str, Scene], method: str
+    ) -> list[dict[str, Any]]:
         if not questions:
             return []
         began = time.perf_counter()
@@ -85,7 +89,7 @@ class Worker:
         sets = [list(question.targets) for question in questions]
         scores, tops = _recognize(self.network, images, sets)
         with warnings.catch_warnings():
-            # A map that says nothing is in the records (usable); the summary counts it.
+            # The records mark a map that is not usable, and the summary counts these maps.
             warnings.filterwarnings("ignore", message="a heat map is", category=UserWarning)
             answers = self._answer(images, sets, method)
             rows = []
@@ -135,8 +139,8 @@ class Worker:
 def mask_heats(masks: Masks, *, grid: bool = False) -> Tensor:
     """The masks' saliencies N×1×H×W, or with ``grid`` the salient grids N×1×h×w.
 
-    NaN where a score before or after is no number. Such a mask was learned from nothing and may delete everything,
-    which would point at the middle of the image; it has to be a miss (§4).
+    NaN where a score before or after is not a number. Such a mask was learned without a gradient and may delete
+    everything, so it would point at the middle of the image; it has to be a miss (§4).
     """
     heats = masks.salient_grid if grid else masks.saliency
     scores = torch.stack((masks.score_original, masks.score_perturbed, masks.score_masked))

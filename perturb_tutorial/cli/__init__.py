@@ -1,4 +1,6 @@
-"""The command line, a module a command. Exit status: 0 done, 130 interrupted, 2 the user's mistake (one line), 1 ours.
+"""The command line, one module for each command.
+
+Exit status: 0 done, 130 interrupted, 2 the user's mistake (one line), 1 ours.
 
 Modules that need torch are imported inside the commands, so that ``--help`` answers at once.
 """

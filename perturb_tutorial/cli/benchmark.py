@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 
 SHOWN = 60
-"""Lines of figures on the screen; summary.json has all."""
+"""Number of figures on the screen; summary.json has all of them."""
 
 _common = options.together(
     click.option("--data", default="samples", show_default=True, metavar="DIR|samples", help="The data set's folder."),
@@ -46,7 +46,7 @@ def benchmark() -> None:
 @click.option(
     "--per-class", type=click.IntRange(min=1), default=400, show_default=True, help="First images of a class."
 )
-@click.option("--near", is_flag=True, help="Also ask for categories with only a near match in ImageNet.")
+@click.option("--near", is_flag=True, help="Also use categories with only a near match in ImageNet.")
 def pointing_game(**values: Any) -> int:
     """Does the peak of the map lie on the object? (§4)"""
     return _run("pointing-game", **values)
@@ -164,12 +164,12 @@ def _run(
                 cores_per_worker=cores_per_worker,
                 progress=progress,
             )
-    _tell(outcome)
+    _print_outcome(outcome)
     return DONE
 
 
 def _check(name: str, settings: BenchmarkSettings) -> None:
-    """A method's name is wrong before anything is read."""
+    """Checks the methods' names before any data is read."""
     from perturb_tutorial.benchmarks.registry import find_benchmark
 
     find_benchmark(name).chosen_methods(settings)
@@ -177,7 +177,7 @@ def _check(name: str, settings: BenchmarkSettings) -> None:
 
 @contextmanager
 def _mistakes() -> Iterator[None]:
-    """What the user can mend is one line; an argument that the message begins with is told as its option."""
+    """Reports the user's mistakes as one line; if a message begins with an argument's name, it becomes the option's."""
     from perturb_tutorial.benchmarks.store import BenchmarkError
 
     known = {name for parameter in click.get_current_context().command.params for name in parameter.opts}
@@ -191,8 +191,8 @@ def _mistakes() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _tell(outcome: Outcome) -> None:
-    """The figures, what stands out, and where all of it is."""
+def _print_outcome(outcome: Outcome) -> None:
+    """Prints the figures, the numbers of bad images and unusable maps, and the path of summary.json."""
     summary = outcome.summary
     for figure in summary["figures"][:SHOWN]:
         click.echo(_line(figure))
@@ -219,7 +219,7 @@ def _tell(outcome: Outcome) -> None:
 def _line(figure: dict[str, Any]) -> str:
     numbers = ("estimate", "low", "high", "rows", "images")
     about = [f"{key} {value}" for key, value in figure.items() if key not in (*numbers, "name", "method")]
-    told = f"{figure['name']} ({', '.join(about)})" if about else figure["name"]
+    title = f"{figure['name']} ({', '.join(about)})" if about else figure["name"]
     estimate, low, high = ("–" if figure[key] is None else f"{figure[key]:.4f}" for key in numbers[:3])
     span = f"{estimate} [{low}, {high}]"
-    return f"{told:<64} {figure['method']:<32} {span}  {figure['rows']} of {figure['images']} images"
+    return f"{title:<64} {figure['method']:<32} {span}  {figure['rows']} of {figure['images']} images"

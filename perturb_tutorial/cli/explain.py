@@ -95,11 +95,11 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
             bar.update(done - bar.n)
 
         try:
-            outcome = explain_files(paths, request, output, names=names, progress=progress, said=tqdm.write)
+            outcome = explain_files(paths, request, output, names=names, progress=progress, report=tqdm.write)
         # A layer, a target or an engine that cannot be used on this network; packages that are not installed.
         except (ValueError, ImportError) as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:  # results.json: a full disk, a folder that is gone
+        except OSError as error:  # results.json cannot be written: a full disk, a folder that was deleted
             raise unwritable(output, error, "another folder") from error
     for line in outcome.errors:
         click.echo(f"error: {line}", err=True)

@@ -1,4 +1,4 @@
-"""``perturb-tutorial networks``, ``methods`` and ``samples``: what there is, by name."""
+"""``perturb-tutorial networks``, ``methods`` and ``samples``: the available names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def methods() -> None:
 
 @click.command()
 def samples() -> None:
-    """List the sample photographs, and the packages that carry them."""
+    """List the sample photographs, and the packages that contain them."""
     from perturb_tutorial.datasets.samples import all_samples
 
     for sample in all_samples().values():

@@ -1,4 +1,4 @@
-"""What several commands take, and how their values are checked before time is spent."""
+"""Options that several commands share, and checks of their values before any computation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
-"""A progress bar whose images or masks are also done in parts."""
+"""A progress bar that also counts fractions of images or masks."""
 
 SEEDS = click.IntRange(min=0, max=LARGEST_SEED)
-"""What torch's generators take."""
+"""The seeds that torch's generators accept."""
 
 network = click.option(
     "--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"
@@ -67,7 +67,7 @@ def together(*options: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def mistake(option: str) -> Iterator[None]:
-    """A ValueError in the block is the user's: one line that names the option."""
+    """Reports a ``ValueError`` in the block as the user's mistake: one line that names the option."""
     try:
         yield
     except ValueError as error:
@@ -77,7 +77,7 @@ def mistake(option: str) -> Iterator[None]:
 
 
 def load(name: str, weights: Path | None, device: str) -> Network:
-    """The network that ``--network``, ``--weights`` and ``--device`` ask for."""
+    """The network of ``--network``, ``--weights`` and ``--device``."""
     from perturb_tutorial.networks import WeightsUnavailable, load_network, pick_device
 
     with mistake("--device"):
@@ -90,14 +90,14 @@ def load(name: str, weights: Path | None, device: str) -> Network:
 
 
 def changed(settings: MaskSettings, settings_file: Path | None, game: str | None) -> MaskSettings:
-    """``settings`` as changed by ``--settings``, and that by ``--game``: an explicit option beats a preset."""
+    """``settings`` changed by ``--settings`` and then by ``--game``: an explicit option overrides a preset."""
     if settings_file is not None:
         settings = MaskSettings.from_file(settings_file, settings)
     return settings if game is None else settings.replace(game=game)
 
 
 def prepare(output: Path) -> None:
-    """The folder ``output``, made and tried before any time is spent."""
+    """Creates the folder ``output`` and checks that it can be written to, before any computation."""
     try:
         if output.exists() and not output.is_dir():
             raise click.ClickException(f"--output: {output} is a file; give a folder")
@@ -108,8 +108,8 @@ def prepare(output: Path) -> None:
         raise unwritable(output, error, "another folder") from error
 
 
-def unwritable(output: Path, error: OSError, mend: str) -> click.ClickException:
-    """What is said where ``--output`` cannot be written; the mend is to give ``mend``."""
+def unwritable(output: Path, error: OSError, instead: str) -> click.ClickException:
+    """The error where ``--output`` cannot be written; the message suggests to give ``instead``."""
     return click.ClickException(
-        f"--output: {output} cannot be written ({error.strerror or error}); give {mend}"
+        f"--output: {output} cannot be written ({error.strerror or error}); give {instead}"
     )

@@ -4,10 +4,10 @@
   ``xml/foot/<image>.xml`` for ImageNet images named ``n01440764_1234`` (training) or
   ``ILSVRC2012_val_00000293`` (validation). An ``object`` holds ``name``, ``bndbox`` and ``point`` elements
   with ``class`` (eye or foot), ``x`` and ``y`` in px. The images are ImageNet's own and lie elsewhere. The
-  data set's MATLAB form, which also flags ambiguous key points, is not read; the authors read the XML.
+  data set's MATLAB form, which also flags ambiguous key points, is not read; the authors used the XML.
 - COCO key points: ``annotations.json`` with the categories' key points named ``left_eye``,
-  ``right_hind_foot``, … and ``images/``. An image record may have an ``imagenet_index``. A species without a class
-  of its own is asked for as the COCO category that its name or supercategory is: an auklet as a bird.
+  ``right_hind_foot``, … and ``images/``. An image record may have an ``imagenet_index``. The target of a species
+  without a class of its own is the COCO category of its name or supercategory: that of an auklet is bird.
 
 Every record's instances hold ``parts``: the points (x, y) of "eye" and "foot". The paper's set is the classes
 with more than 10 images that show at least one eye and one foot.
@@ -85,7 +85,7 @@ def _image_path(images: Path, stem: str) -> Path:
         for suffix in (".JPEG", ".jpg", ".png"):
             if (folder / f"{stem}{suffix}").is_file():
                 return folder / f"{stem}{suffix}"
-    # A validation image may have been sorted into a folder of its class, which its name does not tell.
+    # A validation image may have been sorted into a folder of its class, which its name does not contain.
     found = sorted(images.glob(f"val/n*/{stem}.JPEG")) if split == "val" else []
     return found[0] if found else images / split / f"{stem}.JPEG"
 
@@ -120,9 +120,9 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
             for part in PARTS:
                 if part not in files[stem]:
                     continue
-                name, found, here = _objects(files[stem][part])
+                name, found, part_box = _objects(files[stem][part])
                 wnid = wnid or (name if _WNID.fullmatch(name) else "")
-                box = box or here
+                box = box or part_box
                 if part in found:
                     parts[part] = found[part]
         except ValueError as error:
@@ -130,7 +130,7 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
         wnid = wnid or label_of(stem) or ""
         path = _image_path(image_root, stem)
         if problem is None and wnid not in indices:
-            problem = f"{stem}: its class is unknown: no name and no official list tells it"
+            problem = f"{stem}: its class is unknown: neither a name nor an official list gives it"
         if problem is None and not path.is_file():
             problem = f"{path.name}: the image is missing from {image_root}"
         instances: tuple[Instance, ...] = ()
@@ -149,8 +149,8 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
 def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> Dataset:
     """Animals with eye and foot key points under ``folder``, in either form (see the module).
 
-    ``images`` is ImageNet's folder for the VGG form (``folder`` itself if None), the images' folder for
-    COCO's (``images/``).
+    ``images`` is ImageNet's folder for the VGG form (None: ``folder`` itself), and the images' folder for COCO's (None:
+    ``images/`` in ``folder``).
     """
     root = Path(folder)
     if (root / "xml").is_dir():
@@ -192,8 +192,8 @@ def shows(record: ImageRecord, part: str) -> bool:
 
 
 def with_both_parts(images: Iterable[ImageRecord], minimum: int = MINIMUM_IMAGES) -> list[ImageRecord]:
-    """Images with at least one eye and one foot on the same class, of classes with **more** than ``minimum``
-    such.
+    """Images with at least one eye and one foot of the same class, from classes with **more** than ``minimum`` such
+    images.
 
     The class is the category of the instances that have both parts; the paper's 76 classes have ``minimum`` =
     10.

@@ -1,7 +1,7 @@
 """Which ImageNet classes a COCO category holds.
 
-The paper's network was fine-tuned on COCO's 80 labels. With an ImageNet network a COCO category becomes the
-set C of the ImageNet classes under it, and its score the sum over C: eq. 2, used for what it is.
+The paper's network was fine-tuned on COCO's 80 labels. With an ImageNet network a COCO category becomes the set C of
+the ImageNet classes under it, and its score the sum over C, as eq. 2 defines it.
 
 ``data/coco_to_imagenet.csv`` has one row for each category and kind of match:
 
@@ -11,7 +11,7 @@ set C of the ImageNet classes under it, and its score the sum over C: eq. 2, use
   rackets for tennis rackets, the seat for the toilet); off by default;
 - ``none``: ImageNet has no such class.
 
-Each row carries its reason. Names are a trap: ImageNet's "kite" (21) is a bird of prey, "crane" is a bird
+Each row states its reason. Names mislead: ImageNet's "kite" (21) is a bird of prey, "crane" is a bird
 (134) and a machine (517), "mouse" (673) the computer's, "hotdog" (934) the food. The rows therefore name
 wnids.
 """

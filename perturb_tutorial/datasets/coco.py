@@ -5,9 +5,9 @@ The official layout, under one folder of yours:
     annotations/instances_val2014.json      val2014/COCO_val2014_000000000042.jpg
     annotations/instances_val2017.json      val2017/000000000139.jpg
 
-(``images/val2014/`` works too.) The JSON is read here rather than by ``pycocotools.coco.COCO``, which prints,
-lets a later record overwrite an earlier one with the same id, and meets a missing image only when it is
-opened. Segments are turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
+(``images/val2014/`` works too.) This module reads the JSON itself, since ``pycocotools.coco.COCO`` prints, lets a later
+record overwrite an earlier one with the same id, and notices a missing image only when it is opened. Segments are
+turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from perturb_tutorial.metrics.segments import run_lengths
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
 FAR = 10
-"""A coordinate beyond this many times the image's longer side is a mistake. pycocotools would walk along every pixel of
+"""A coordinate beyond this many times the image's longer side is a mistake. pycocotools would visit every pixel along
 such an outline."""
 
 
@@ -62,8 +62,8 @@ def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path
     if split is None and len(files) == 1:
         split = next(iter(files))
     if split not in files:
-        wish = "several splits, name one" if split is None else f"no split {split!r}"
-        raise ValueError(f"{folder}: {wish} of {', '.join(files)} (--split)")
+        problem = "several splits, name one" if split is None else f"no split {split!r}"
+        raise ValueError(f"{folder}: {problem} of {', '.join(files)} (--split)")
     for images in (folder / split, folder / "images" / split):
         if images.is_dir():
             return files[split], images
@@ -168,7 +168,19 @@ def _read_annotations(
     segments: bool,
     problems: list[str],
 ) -> dict[int, list[Instance]]:
-    """Instances by image id; what is wrong with the others goes to ``problems``. Empties ``annotations``."""
+    """Converts annotations to instances.
+
+    Args:
+        path: the annotation file, for messages.
+        annotations: the raw records; the list is emptied.
+        images: the raw image records by id.
+        keypoints: the names of each category's key points.
+        segments: whether instances have segments.
+        problems: gets a line for each annotation that is left out.
+
+    Returns:
+        Instances by image id.
+    """
     instances: dict[int, list[Instance]] = {key: [] for key in images}
     seen: set[int] = set()
     # A raw record is freed once it is read: the file and the data set are never both whole in memory.
@@ -224,12 +236,20 @@ def read_coco_json(
 ) -> Dataset:
     """A COCO file with its images' folder as a :class:`Dataset`; images by ascending id.
 
-    ``segments=False`` is for files whose annotations have key points and boxes only. With ``check_files`` an
-    image missing from the folder gets its problem at once, from one listing of the folder; unreadable files
-    and wrong sizes are found by :func:`~perturb_tutorial.datasets.records.check_image` when the image is due.
-    An annotation that cannot be used (empty or outside segment, unknown category or image, an id used before)
-    is left out and told in ``problems``. Raises ``ValueError`` for a file that is missing, cut off or no COCO
-    file, and for a missing folder.
+    An annotation that cannot be used (empty or outside segment, unknown category or image, an id used before) is left
+    out and reported in ``problems``.
+
+    Args:
+        annotation_file: the JSON file.
+        image_folder: the folder of its images.
+        name: the data set's name; None is the file's.
+        segments: False for files whose annotations have key points and boxes only.
+        check_files: whether an image missing from the folder gets its problem at once, from one listing of the folder.
+            Unreadable files and wrong sizes are found by :func:`~perturb_tutorial.datasets.records.check_image` when
+            the image is due.
+
+    Raises:
+        ValueError: for a file that is missing, truncated or no COCO file, and for a missing folder.
     """
     path, folder = Path(annotation_file), Path(image_folder)
     content = load_json(path)

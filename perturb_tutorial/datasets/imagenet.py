@@ -1,6 +1,6 @@
-"""ImageNet's validation images (ILSVRC 2012), their classes and boxes, as people keep them.
+"""ImageNet's validation images (ILSVRC 2012), their classes and boxes, in the usual folder layouts.
 
-    <folder>/val/n01440764/ILSVRC2012_val_00000293.JPEG     a folder a class
+    <folder>/val/n01440764/ILSVRC2012_val_00000293.JPEG     a folder for each class
     <folder>/val/ILSVRC2012_val_00000293.JPEG               flat, with one of the official lists of labels
     beside it
 
@@ -9,11 +9,11 @@ looked for in ``<folder>``: ``LOC_val_solution.csv`` (Kaggle), ``val.txt`` (name
 ``imagenet_2012_validation_synset_labels.txt`` (50,000 wnids), or the development kit's
 ``ILSVRC2012_validation_ground_truth.txt`` with its ``map_clsloc.txt``. Boxes come from
 ``LOC_val_solution.csv`` or the official XML files, in px of the original image, inclusive corners. Images on
-the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one a line) are left out, as
+the black list (``ILSVRC2014_clsloc_validation_blacklist.txt``: 1-based numbers, one on a line) are left out, as
 the authors did (§5).
 
-A record's id is the file's name without its ending. Where names are used again in the folders of several classes, as in
-ImageNet-R and ImageNet-Sketch, or with several endings, it is the path under the images' folder.
+A record's id is the file's name without its extension. Where the same name occurs in the folders of several classes, as
+in ImageNet-R and ImageNet-Sketch, or with several extensions, it is the path under the images' folder.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
         # Annotations need none, and nested entities can fill the memory.
         root = None if b"<!ENTITY" in text or b"<!DOCTYPE" in text else ElementTree.fromstring(text)
     except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
-        # The middle two are of an encoding that Python does not know or expat cannot take.
+        # The middle two are for an encoding that Python does not know or expat cannot use.
         raise ValueError(f"{path}: the XML file cannot be read ({error})") from None
     if root is None:
         raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY")
@@ -67,7 +67,7 @@ def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:  # of a quote that is never closed, for one
+    except (OSError, UnicodeDecodeError, csv.Error) as error:  # the last one for a quote that is never closed
         raise ValueError(f"{path}: the list of boxes cannot be read ({error})") from None
     for number, row in enumerate(rows, start=2):
         words = (row.get("PredictionString") or "").split()
@@ -204,9 +204,18 @@ def read_imagenet(
 ) -> Dataset:
     """ImageNet images under ``folder`` (see the module) with their class and, where found, their boxes.
 
-    ``boxes``: a ``LOC_val_solution.csv`` or a folder of XML files, ``black_list``: its file, where they lie
-    elsewhere. A record's ``label`` is the class index, ``truth`` its boxes; an image whose class no list
-    tells has a ``problem``.
+    Args:
+        folder: the data set's folder.
+        split: the folder of the images in it.
+        boxes: a ``LOC_val_solution.csv`` or a folder of XML files, if not in ``folder``.
+        black_list: the file of the black list, if not in ``folder``.
+
+    Returns:
+        Records whose ``label`` is the class index and whose ``truth`` are its boxes; an image whose class no list
+        contains has a ``problem``.
+
+    Raises:
+        ValueError: for a folder without images, and for a list or file of boxes that cannot be read.
     """
     root = Path(folder)
     images = _image_folder(root, split)

@@ -1,14 +1,14 @@
-"""How large the objects of a category are in an image, and how much stands in their way (§6.7).
+"""How large the objects of a category are in an image, and how crowded they are (§6.7).
 
-The paper finds masks "worse for small and/or occluded objects". COCO does not say what is occluded; what can be
-counted from its annotations is what crowds an object. Of the instances S_1 … S_n of a category in an image of
+The paper finds masks "worse for small and/or occluded objects". COCO does not annotate occlusion; what its annotations
+give is how much crowds an object. Of the instances S_1 … S_n of a category in an image of
 H×W px, with B the box of the largest one, S, and T the union of all other annotations' segments:
 
     share      |S_1 ∪ … ∪ S_n| / (H·W)      how large the objects are
     instances  n                            (a crowd counts as one)
     neighbors  the number of other annotations, of any category, whose box overlaps B
     crowding   |(B ∩ T) \\ S| / |B|          how much of its box belongs to others: what hides it lies there, and
-                                            so does what it stands before or among
+                                            so does what is behind or beside it
 """
 
 from __future__ import annotations

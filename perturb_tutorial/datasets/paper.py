@@ -1,4 +1,4 @@
-"""The paper's numbers, each with its unit and section, to stand beside ours.
+"""The paper's numbers, each with its unit and section, for comparison with ours.
 
 ``data/paper/numbers.csv`` holds what the supplement prints, slips included and noted; ``fig11.csv`` what the
 authors' code printed for the 76 animal classes; ``animal_groups.csv`` the group of each;
@@ -28,7 +28,7 @@ GROUPS = ("small_mammal", "dog", "medium_mammal", "bird", "large_mammal", "amphi
 
 
 class PaperNumber(NamedTuple):
-    """A printed number: its key, value, unit, where it stands, and a remark (slips are named here)."""
+    """A printed number: its key, value, unit, section, and a remark, which names slips."""
 
     key: str
     value: float
@@ -125,7 +125,7 @@ def table2_printed() -> dict[str, tuple[int, float, float]]:
 
 
 def table2_computed(*, plain: bool = False) -> dict[str, GroupParts]:
-    """Table 2 from the 76 classes of fig. 11, in its order; ``plain=True`` with the zoologist's groups."""
+    """Table 2 computed from the 76 classes of fig. 11, in its order; ``plain=True`` uses the zoologist's groups."""
     classes = fig11()
     rows = group_parts(
         {animal.wnid: animal.ratio for animal in classes},

@@ -1,8 +1,8 @@
-"""What a data set tells about its images: plain records, no pixels.
+"""What a data set states about its images: plain records, no pixels.
 
-An :class:`ImageRecord` names a file, its size and the objects in it. An image or annotation that is no good
-never stops a run: the image's record carries its ``problem``, and what was left out of the annotations is
-told line by line in ``Dataset.problems``. Sizes are (height, width); boxes are COCO's (x, y, width, height)
+An :class:`ImageRecord` names a file, its size and the objects in it. An invalid image or annotation never stops a run:
+the image's record has its ``problem``, and annotations that were left out are listed line by line in
+``Dataset.problems``. Sizes are (height, width); boxes are COCO's (x, y, width, height)
 with the corner of the first pixel at (0, 0), or, for ImageNet, inclusive corners (x0, y0, x1, y1), as each
 field says.
 """
@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 
 def printable(text: str) -> str:
-    """``text`` as files and terminals can hold it: bytes of a file's name that are no UTF-8 are spelled out."""
+    """``text`` as files and terminals can show it: bytes of a file's name that are no UTF-8 are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -45,7 +45,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image: its file, its size if the annotations tell it, its instances, and what is wrong with it.
+    """One image: its file, its size if the annotations give it, its instances, and what is wrong with it.
 
     ``label`` is the ImageNet class index where the data set gives one to the whole image, ``truth`` its boxes
     of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made :func:`printable`.
@@ -69,12 +69,11 @@ class ImageRecord:
     def size(self) -> tuple[int, int]:
         """(height, width) in px.
 
-        Raises ``ValueError`` where the annotations do not tell it; :func:`check_image` reads it from the
-        file.
+        Raises ``ValueError`` where the annotations do not give it; :func:`check_image` reads it from the file.
         """
         if self.height is None or self.width is None:
             raise ValueError(
-                f"{self.path.name}: its annotations do not tell its size; read it with check_image"
+                f"{self.path.name}: its annotations do not give its size; read it with check_image"
             )
         return self.height, self.width
 
@@ -107,11 +106,10 @@ class Pair:
 
 
 def check_image(record: ImageRecord) -> ImageRecord:
-    """The record after a look at its file: with the size the file has, or with the ``problem`` that it is.
+    """The record after a check of its file: with the size of the file, or with the ``problem`` of the file.
 
     Problems: the file is missing or cannot be decoded, or its size (with its EXIF orientation, as images are
-    loaded) is not the annotated one. The file is decoded whole, for a file that was cut off still has a good
-    head.
+    loaded) is not the annotated one. The file is decoded completely, since a truncated file still has a valid header.
     """
     if record.problem is not None:
         return record
@@ -121,7 +119,7 @@ def check_image(record: ImageRecord) -> ImageRecord:
             width, height = ImageOps.exif_transpose(file).size
     except FileNotFoundError:
         return replace(record, problem=f"{record.path.name}: the image is missing from {record.path.parent}")
-    except Exception as error:  # whatever Pillow's decoders raise on damaged bytes
+    except Exception as error:  # Pillow's decoders may raise anything on damaged bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return replace(record, problem=f"{record.path.name}: the image cannot be read ({reason})")
     if (record.height, record.width) == (None, None):
@@ -151,7 +149,7 @@ def first_images(
 ) -> list[Pair]:
     """The paper's subset (§4): of each category the pairs of its first ``limit`` images, by ascending id.
 
-    The paper does not say which order "first" means; ids are the one that every copy shares. Images with a
+    The paper does not say in which order images are first; the order of ids is the same in every copy. Images with a
     problem keep their place, so that a missing file does not shift the subset. The pairs come image by image.
     """
     if limit < 1:

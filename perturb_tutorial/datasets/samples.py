@@ -1,7 +1,7 @@
-"""Real photographs that need no download: they lie in packages that pip installs anyway.
+"""Real photographs that need no download: they are part of packages that pip installs anyway.
 
-Which photographs there are, what they show and who made them stands in ``data/samples/annotations.json``, beside this
-project's own outlines of their objects. The photographs themselves stay in the packages.
+``data/samples/annotations.json`` lists the photographs, what they show and who made them, together with this project's
+own outlines of their objects. The photographs themselves stay in the packages.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ANNOTATIONS = "samples/annotations.json"
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph: its name here, the package that carries it, its ImageNet class (None: it has none).
+    """One photograph: its name among the samples, the package that contains it, its ImageNet class (None: it has none).
 
-    ``package_path`` begins with the module that carries it; ``size`` is (height, width) in image px.
+    ``package_path`` begins with the module that contains it; ``size`` is (height, width) in image px.
     """
 
     name: str
@@ -88,7 +88,7 @@ def all_samples() -> dict[str, Sample]:
 
 
 def find_sample(name: str) -> Sample:
-    """The sample called ``name``; an unknown one raises and lists what there is."""
+    """The sample called ``name``; ``ValueError`` lists the samples if it is unknown."""
     samples = all_samples()
     if name not in samples:
         raise ValueError(f"sample: expected one of {', '.join(samples)}, got {name!r}")
@@ -96,7 +96,7 @@ def find_sample(name: str) -> Sample:
 
 
 def sample_path(name: str) -> Path:
-    """The file of the sample ``name``. Errors: ``ValueError`` with the command that installs it when it is not here."""
+    """The file of the sample ``name``; ``ValueError`` gives the command that installs it if it is missing."""
     sample = find_sample(name)
     path = sample.path
     if path is None:
@@ -128,7 +128,7 @@ def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samp
 
 
 def _boxes(name: str, size: int) -> list[tuple[float, float, float, float]]:
-    """The boxes of the objects of the photograph's class, squashed with it to size×size."""
+    """The boxes of the objects of the photograph's class, in px of the photograph squashed to size×size."""
     records = _records()
     image = next(record for record in records["images"] if record["name"] == name)
     of_class = {c["id"] for c in records["categories"] if image["imagenet_index"] in c["imagenet_indices"]}

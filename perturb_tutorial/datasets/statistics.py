@@ -7,7 +7,7 @@ of each of COCO's 80 classes (N = 8,000) and fitted
 
     ln A ~ N(μ = 7.5060, σ = 1.2848),   y ~ N(116.0759, 47.5054),   x ~ uniform.
 
-A log-normal can be fitted in two ways, and they do not agree here, since log-areas are skewed to the left:
+A log-normal can be fitted in two ways, which differ for these data, since log-areas are skewed to the left:
 
 - by the logs: μ = mean(ln A), σ = SD(ln A), the maximum of the likelihood;
 - by matching moments: with mean a and variance v of A, σ² = ln(1 + v/a²), μ = ln a − σ²/2.
@@ -34,7 +34,7 @@ IMAGES_PER_CLASS = 100
 
 
 class ObjectStatistics(NamedTuple):
-    """``areas`` (P, px², one a pair), ``x`` and ``y`` (B, px, one a box) at ``side`` px, and the number of
+    """``areas`` (P pairs, px²), ``x`` and ``y`` (B boxes, px) at ``side`` px, and the number of
     images.
     """
 
@@ -67,8 +67,8 @@ def sample_pairs(dataset: Dataset, per_class: int = IMAGES_PER_CLASS) -> list[Pa
 def object_statistics(pairs: Iterable[Pair], *, side: int = SIDE, crowds: bool = False) -> ObjectStatistics:
     """Mean instance area of each pair, and the centers of all boxes in the pairs' images.
 
-    Crowds are a region, not an instance, so they are left out unless ``crowds``. A pair of nothing but crowds
-    then gives no area. A box is counted once, however many pairs its image is in.
+    Crowds are a region, not an instance, so they are left out unless ``crowds``; a pair with crowds only then has no
+    area. A box is counted once, however many pairs its image is in.
     """
     areas, centers, seen = [], [], set()
     for pair in pairs:

@@ -1,6 +1,6 @@
 """Masks and maps that take too long for a chapter: learned once by ``studies/sweeps.py``, stored in ``data/sweeps``.
 
-``python studies/sweeps.py --list`` says which there are, on which photographs and with which settings.
+``python studies/sweeps.py --list`` lists them with their photographs and settings.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The joint graph's backward pass in operations that every runtime has.
 
 PyTorch's tracer records a backward pass in operations such as ``convolution_backward`` that a file format for
-forward passes lacks. Each is written here by others: the gradient of a convolution is a convolution with the
-turned weight where the stride is 1 and a transposed one elsewhere; max pooling finds its maxima again by comparing;
-average pooling is a product with a matrix for each axis. A clipped unit (ReLU6) takes its gradient from its output,
-so that a runtime can merge the clip into the convolution before it.
+forward passes lacks. This module expresses each by other operations: the gradient of a convolution is a convolution
+with the flipped weight where the stride is 1 and a transposed one elsewhere; max pooling finds its maxima again by
+comparing; average pooling is a product with a matrix for each axis. A clipped unit (ReLU6) takes its gradient from its
+output, so that a runtime can merge the clip into the convolution before it.
 
-Activations are N×C×H×W; a gradient has the shape of what it is the gradient of.
+Activations are N×C×H×W; a gradient has the shape of its activation. The functions have the arguments of the ATen
+operators that they replace.
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ def _max_pool_backward(
     ceil: bool,
     indices: Tensor,
 ) -> Tensor:
-    """Each output's gradient goes to the first input of its window that equals it, row by row.
+    """Each output's gradient goes to the first input of its window that equals it, in reading order.
 
     Runtimes are slow at the indices of maxima and at scattering, so neither is used. A maximum over a rectangle is
-    one over its rows' maxima, and so is the way back: down the columns of windows, then along their rows.
+    the maximum of its rows' maxima, and the backward pass has the same two steps: down the columns of windows, then
+    along their rows.
     """
     kernel, stride, padding, dilation = (_pair(v) for v in (kernel, stride or kernel, padding, dilation))
     rows = aten.max_pool2d_with_indices(
@@ -102,7 +104,21 @@ def _max_backward(
     padding: int,
     dilation: int,
 ) -> Tensor:
-    """The same along one axis: the k-th inputs of all windows are taken at once and compared with the outputs."""
+    """The same along one axis: the k-th inputs of all windows are read at once and compared with the outputs.
+
+    Args:
+        gradient: with respect to the output.
+        inputs: of the pooling.
+        output: the maxima.
+        axis: 2 (y) or 3 (x).
+        kernel: the window's length in px.
+        stride: between windows in px.
+        padding: on each side in px.
+        dilation: between the inputs of a window in px.
+
+    Returns:
+        The gradient with respect to the inputs.
+    """
     size, count = inputs.shape[axis], output.shape[axis]
     windows, places = np.arange(count), np.arange(size)
     lowest = torch.finfo(inputs.dtype).min
@@ -117,7 +133,7 @@ def _max_backward(
 
 
 def _take(values: Tensor, axis: int, places: NDArray[np.int64], outside: float) -> Tensor:
-    """``values`` at ``places`` along an axis of four, and ``outside`` where a place is none of theirs."""
+    """``values`` at ``places`` along one of their four axes, and ``outside`` where a place is out of range."""
     size = values.shape[axis]
 
     def padded(before: int, after: int) -> Tensor:
@@ -248,7 +264,9 @@ def clips_from_outputs(graph: fx.GraphModule) -> None:
 
 
 def pools_without_indices(graph: fx.GraphModule) -> None:
-    """In place: one max pooling where forward and backward ask for the same, and no indices, for nobody reads them."""
+    """In place: one max pooling where forward and backward pass compute the same one, without indices, which are
+    unused.
+    """
     pools: dict[Any, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.target != aten.max_pool2d_with_indices.default:

@@ -1,4 +1,4 @@
-"""engine="compile": the network's two passes by ``torch.compile``, for many images on a GPU.
+"""engine="compile": the network's forward and backward pass by ``torch.compile``, for many images on a GPU.
 
 The compiler merges elementwise operations, poolings and concatenations that PyTorch otherwise runs one by one. It
 takes a minute or so for each network and batch size, once a process, so it pays from some hundreds of images on.
@@ -26,7 +26,7 @@ _compared: WeakKeyDictionary[Network, set[tuple[Any, ...]]] = WeakKeyDictionary(
 
 
 def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
-    """What ``network.normalized_logits`` gives, by compiled code; differentiable in the inputs N×3×H×W.
+    """The same as ``network.normalized_logits``, by compiled code; differentiable in the inputs N×3×H×W.
 
     Errors: ``ValueError`` for a network that cannot be compiled here, or whose compiled gradient is another one.
     """
@@ -49,7 +49,7 @@ def _run(network: Network, inputs: Tensor) -> Tensor:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:
         logits: Tensor = _compiled[network](inputs)
-    except Exception as error:  # any kind: the compiler has several, and calls others
+    except Exception as error:  # the compiler and the compilers behind it may raise anything
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]

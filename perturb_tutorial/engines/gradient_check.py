@@ -1,14 +1,14 @@
-"""Is an engine's gradient PyTorch's? Asked once of every graph that an engine makes of a network.
+"""Is an engine's gradient the same as PyTorch's? Checked once for every graph that an engine makes of a network.
 
 An engine rewrites a network: it merges operations, arranges weights, chooses among routines, and a fault in that
-gives a wrong mask without a word. So its score and its gradient on made-up images are compared with those of
-automatic differentiation.
+silently gives a wrong mask. So its score and its gradient on made-up images are compared with those of automatic
+differentiation.
 
-How far they may be apart is a matter of rounding. Without rectifiers and maxima it is some 1e-6 of the largest
-gradient. With them it is more: a unit whose input is that near to 0 is on in one of the two and off in the other,
-and takes its share of the gradient along, a few parts in a hundred in a network with random weights. PyTorch's own
-gradient jumps in the same way when the last bits of the image change, and that is the measure where a fixed bound
-does not do.
+How much they may differ depends on rounding. Without rectifiers and maxima it is some 1e-6 of the largest
+gradient. With them it is more: a unit whose input is that close to 0 is on in one of the two and off in the other,
+which changes the gradient by the unit's share, a few percent in a network with random weights. PyTorch's own
+gradient jumps in the same way when the last bits of the image change, and that jump is the tolerance where a fixed
+bound is not enough.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from perturb_tutorial.perturbations import fully_perturbed
 from perturb_tutorial.settings import MaskSettings
 
 SMOOTH_BOUND, KINKED_BOUND = 1e-3, 0.02
-"""How far a gradient may be from PyTorch's in any case, in parts of its largest value, without kinks and with them.
+"""How far a gradient may always be from PyTorch's, relative to its largest value, without kinks and with them.
 Measured on networks with random weights: some 1e-6 where no unit flips."""
 SCORE_BOUND = 1e-3
-"""How far a score may be, in parts of itself. Measured: some 1e-6."""
+"""The largest relative difference of a score. Measured: some 1e-6."""
 NUDGE, OWN_FACTOR, LAST_BOUND = 1e-6, 3, 0.2
 """Beyond those bounds, a distance is rounding if it is at most ``OWN_FACTOR`` times that by which PyTorch's own
 gradient changes with the pixels' last bits (by ``NUDGE`` of their values), and under ``LAST_BOUND``. Measured: on
@@ -52,10 +52,19 @@ def has_kinks(traced: fx.GraphModule) -> bool:
 
 
 def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: bool, rows: int) -> str:
-    """What an engine computes that is apart from PyTorch's by more than rounding, in words, or "" if nothing is.
+    """Compares an engine's score and gradient with PyTorch's.
 
-    ``rows``: how many times each image is given to ``run``, for an engine that works on several at once.
-    An image on which the softmax is 0 but for one class says nothing and is passed over.
+    An image on which the softmax of all classes but one is 0 decides nothing and is skipped.
+
+    Args:
+        run: the engine's graph.
+        network: the network behind the graph.
+        settings: of the masks; they fix the grid and the softening.
+        kinked: whether the network has operations whose derivative jumps (:func:`has_kinks`).
+        rows: how many times each image is given to ``run``, for an engine that works on several at once.
+
+    Returns:
+        A phrase that names what differs by more than rounding; "" if nothing does.
     """
     reference = joint_function(network, settings)
     fault = ""
@@ -87,7 +96,7 @@ def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: 
 
 
 def _distances(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> list[float]:
-    """The largest differences of scores and of gradients, in parts of the largest expected value."""
+    """The largest differences of scores and of gradients, relative to the largest expected value."""
     tiny = torch.finfo(torch.float32).tiny
     return [
         float((a - b).abs().max() / b.abs().max().clamp(min=tiny)) for a, b in zip(got, expected, strict=True)
@@ -95,7 +104,7 @@ def _distances(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> list[fl
 
 
 def _within(distances: list[float], bounds: list[float]) -> bool:
-    return all(a <= b for a, b in zip(distances, bounds, strict=True))  # which NaN is not
+    return all(a <= b for a, b in zip(distances, bounds, strict=True))  # NaN is never within
 
 
 def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:

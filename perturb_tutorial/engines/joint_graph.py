@@ -60,12 +60,18 @@ def export_joint_graph(
 ) -> None:
     """Writes the joint graph of ``network`` (module docstring) to ``path``, whole or not at all.
 
-    ``settings``: their grid and softening are built in, nothing else. ``batch_size``: N. ``half_weights``: the
-    weights of layers are stored as float16 and cast back, which halves the file; the arithmetic stays float32
-    (:func:`with_half_weights` is the same network here). ``external_weights``: the name of a file beside
-    ``path`` that takes the weights.
-    Errors: ``ImportError`` without the packages onnx and onnxscript; ``ValueError`` for a network whose backward
-    pass needs an operation that the format cannot express.
+    Args:
+        network: the network whose score and gradient are exported.
+        path: the ONNX file.
+        settings: their grid and softening are built into the graph, nothing else; None is the default.
+        batch_size: N.
+        half_weights: whether the weights of layers are stored as float16 and cast back, which halves the file; the
+            arithmetic stays float32 (:func:`with_half_weights` is the same network in PyTorch).
+        external_weights: the name of a file beside ``path`` that takes the weights; None stores them in ``path``.
+
+    Raises:
+        ImportError: without the packages onnx and onnxscript.
+        ValueError: for a network whose backward pass needs an operation that the format cannot express.
     """
     if external_weights is not None and Path(external_weights).name != external_weights:
         raise ValueError(f"external_weights: expected a file name without a folder, got {external_weights!r}")
@@ -98,7 +104,7 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
         raise
     except NotImplementedError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
-    except Exception as error:  # whatever a module does that cannot be recorded, such as an if on its input
+    except Exception as error:  # a module may do anything that cannot be recorded, such as an if on its input
         what = f"a step that cannot be recorded ({type(error).__name__}: {_first_line(error)})"
         raise ValueError(_UNKNOWN.format(name=network.name, what=what)) from error
     clips_from_outputs(graph)
@@ -112,7 +118,7 @@ def joint_function(
     """The joint function by automatic differentiation, on the CPU: what the graph is recorded from."""
     size = network.input_size
     up = upsampling_matrix(size, settings.grid_size, settings.lengths(size).mask_sigma).float()
-    # Contiguous weights: a file has no memory layout, and a copy for its sake would stay in the graph.
+    # Contiguous weights: a file has no memory layout, and a conversion would stay in the graph.
     module = copy.deepcopy(network.to("cpu").folded).float()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
@@ -169,7 +175,7 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
 
 
 def _separate_transposed_weights(model: Any) -> None:
-    """In place: the weight of a transposed convolution is an initializer of its own.
+    """In place: the weight of each transposed convolution becomes an initializer of its own.
 
     OpenVINO takes the weight that it has arranged for the convolution of the forward pass where the two share one
     initializer and have as many input as output channels, and that arrangement is the wrong one.

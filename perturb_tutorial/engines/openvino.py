@@ -2,18 +2,18 @@
 
 OpenVINO lays a network's weights out once, merges clips into convolutions and writes one loop for a chain of
 elementwise operations, forward and backward alike, where PyTorch runs each operation by itself and writes every
-result to memory. Its gradients are those of PyTorch but for rounding. Where a network has many max poolings, as
-GoogLeNet has, that does not pay: their way back is many small steps here and one in PyTorch.
+result to memory. Its gradients equal PyTorch's up to rounding. For a network with many max poolings, such as GoogLeNet,
+OpenVINO is slower: their backward pass takes many small operations in the graph and one in PyTorch.
 
 A graph of one image runs in as many streams at once as PyTorch has threads (``torch.set_num_threads``), each on
-a core of its own, so an image's mask does not depend on its neighbors. Only gradients come from here: the disc
+a core of its own, so an image's mask does not depend on its neighbors. OpenVINO computes gradients only: the disc
 search and the scores before and after are PyTorch's.
 
-A runtime could be wrong about a network without a word, so the first gradient of a compiled graph is compared with
-PyTorch's, and a network whose gradients are apart is refused.
+A runtime could silently be wrong about a network, so the first gradient of a compiled graph is compared with PyTorch's,
+and a network whose gradients differ is refused.
 
-Writing the graph takes seconds, so it is kept: for the life of a network in memory, and beyond as a file in the
-user's cache folder (``cache_folder``), which can be deleted at any time.
+Writing the graph takes seconds, so it is kept: in memory as long as the network lives, and as a file in the user's
+cache folder (``cache_folder``), which can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from perturb_tutorial.networks import Network
 from perturb_tutorial.settings import MaskSettings
 
 WRITER = 2
-"""To be raised with a change after which the same trace gives another file: files of before are not read again."""
+"""To be increased when a change makes another file of the same trace: older files are then not read again."""
 
 
 class _Graph(NamedTuple):
@@ -50,7 +50,7 @@ class _Graph(NamedTuple):
 
 _graphs: WeakKeyDictionary[Network, dict[tuple[int, float], _Graph]] = WeakKeyDictionary()
 _compiled: WeakKeyDictionary[Network, dict[tuple[int, float, int, int], Any]] = WeakKeyDictionary()
-"""What OpenVINO made of a graph, or the sentence by which the network was refused."""
+"""OpenVINO's compiled graph, or the sentence with which the network was refused."""
 
 
 def cache_folder() -> Path:
@@ -67,8 +67,10 @@ def cache_folder() -> Path:
 class JointRuntime:
     """Score and gradient of masks on N images at once.
 
-    Errors: ``ImportError`` without the packages; ``ValueError`` for a network that is not on the CPU, cannot be
-    exported, or gets another gradient from OpenVINO than from PyTorch.
+    Raises:
+        ImportError: without the packages.
+        ValueError: for a network that is not on the CPU, that cannot be exported, or whose gradient by OpenVINO
+            differs from PyTorch's.
     """
 
     def __init__(self, network: Network, settings: MaskSettings, count: int) -> None:
@@ -90,7 +92,17 @@ class JointRuntime:
     def __call__(
         self, grid: Tensor, images: Tensor, backgrounds: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores, N values, and ∂score/∂m, N×1×h×w; ``grid``: N×1×h×w, pictures N×3×S×S in [0, 1]."""
+        """Scores and gradients of N masks.
+
+        Args:
+            grid: the masks m, N×1×h×w.
+            images: N×3×S×S in [0, 1].
+            backgrounds: what shows where a mask is 0, N×3×S×S in [0, 1].
+            weights: N×K, 1 for each target class.
+
+        Returns:
+            The scores, N values, and ∂score/∂m, N×1×h×w.
+        """
         return _run(self._requests, (grid, images, backgrounds, weights))
 
 
@@ -99,7 +111,7 @@ def _requests(compiled: Any, count: int) -> list[Any]:
 
 
 def _run(requests: list[Any], inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Scores and gradients of N rows of ``INPUTS``, as many at once as there are requests."""
+    """Scores and gradients of N rows of ``INPUTS``; as many rows run at once as there are requests."""
     grid = inputs[0]
     score, gradient = torch.empty(len(grid)), torch.empty_like(grid)
     for start in range(0, len(grid), len(requests)):
@@ -118,7 +130,7 @@ def _run(requests: list[Any], inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tenso
 def _compiled_and_checked(
     openvino: Any, network: Network, settings: MaskSettings, streams: int, threads: int
 ) -> Any:
-    """The compiled graph if its gradient is PyTorch's, else the sentence that refuses the network."""
+    """The compiled graph if its gradient equals PyTorch's, else the sentence that refuses the network."""
     options = {
         "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 where the CPU has it, otherwise
         "NUM_STREAMS": streams,
@@ -127,7 +139,7 @@ def _compiled_and_checked(
     }
     core = openvino.Core()
     refusal = ""
-    for anew in (False, True):  # a file of the cache may be cut off, or have lost a bit
+    for anew in (False, True):  # a file in the cache may be truncated or damaged
         graph = _joint(network, settings, anew=anew)
         try:
             model = core.read_model(graph.content, b"")
@@ -153,11 +165,11 @@ def _compiled_and_checked(
 
 
 def _separate_weights(openvino: Any, model: Any) -> None:
-    """In place: no weight that could be read in two ways is read by two operations.
+    """In place: no weight that could be arranged in two ways is read by two operations.
 
-    OpenVINO 2026.4 arranges a weight in memory for each operation that reads it, and finds an arranged one again by
+    OpenVINO 2026.4 arranges a weight in memory for each operation that reads it, and looks an arranged weight up by
     the weight's address and the arranged shape alone. An operation that reads the same numbers in another order,
-    with the same shape as result, then computes with the first one's arrangement: a convolution and the transposed
+    with a result of the same shape, then computes with the first one's arrangement: a convolution and the transposed
     one of its backward pass where there are as many input as output channels, or the products with Wᵀ and W where W
     is square. So what is computed from weights alone, such as Wᵀ, becomes a constant of its own first, and a
     constant that is still read twice is copied if its shape could be that of its transpose.
@@ -195,7 +207,7 @@ def _openvino() -> Any:
 
 
 def joint_bytes(network: Network, settings: MaskSettings) -> bytes:
-    """The joint graph of one image as the bytes of an ONNX file, out of memory, the cache folder, or written now."""
+    """The joint graph of one image as the bytes of an ONNX file, from memory, from the cache folder, or written now."""
     return _joint(network, settings).content
 
 
@@ -222,7 +234,7 @@ def _joint(network: Network, settings: MaskSettings, *, anew: bool = False) -> _
 
 
 def _fingerprint(traced: fx.GraphModule) -> str:
-    """What a traced graph computes, with its numbers and with the versions of what writes the file."""
+    """A hash of a traced graph, its constants, and the versions of the packages that write the file."""
     digest = hashlib.sha256(f"writer {WRITER}\n{traced.code}".encode())
     for package in ("torch", "onnx", "onnxscript"):
         with contextlib.suppress(ModuleNotFoundError):

@@ -1,9 +1,9 @@
 """An iteration recorded once on an NVIDIA GPU and then replayed (a CUDA graph).
 
-An iteration is some 600 small operations, each launched from Python, and a GPU finishes those of a few images sooner
-than Python can ask for them. A recording launches them all at once: the same operations, the same numbers.
+An iteration is some 600 small operations, each launched from Python, and for a few images a GPU finishes them sooner
+than Python can launch the next. A recording launches them all at once: the same operations, the same numbers.
 
-A network that cannot be recorded, because its forward pass reads values back from the device, runs as elsewhere.
+A network that cannot be recorded, because its forward pass reads values back from the device, runs without a recording.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ Iterate = Callable[["int | torch.Tensor"], None]
 
 
 def repeat(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> None:
-    """``iterate(0)``, ``iterate(1)``, … ``iterate(count − 1)``, each followed by ``report(iterations done)``.
+    """Calls ``iterate(0)``, ``iterate(1)``, … ``iterate(count − 1)``, each followed by ``report(iterations done)``.
 
-    On an NVIDIA GPU ``iterate`` gets its number as a tensor of one integer on the device, and most calls are replays
-    of a recorded one: it may depend on nothing else that changes outside of the device.
+    On an NVIDIA GPU most calls are replays of a recorded one.
+
+    Args:
+        iterate: one iteration. On an NVIDIA GPU it gets its number as a tensor of one integer on the device, and may
+            depend on nothing else that changes outside of the device.
+        count: the number of iterations.
+        device: where they run.
+        report: called with the number of iterations done.
     """
     done = _replayed(iterate, count, device, report) if device.type == "cuda" else 0
     for number in range(done, count):
@@ -36,7 +42,7 @@ def repeat(iterate: Iterate, count: int, device: torch.device, report: Callable[
 
 
 def _replayed(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> int:
-    """How many iterations were done: all, a few where the recording failed, none where it does not pay."""
+    """The number of iterations done: all, a few where the recording failed, none where a recording takes longer."""
     if count < WORTH_RECORDING:
         return 0
     with torch.cuda.device(device):
@@ -86,7 +92,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _caused_by_full_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, also where the end of the recording raised an error of its own after that."""
+    """Whether memory ran out, even if the end of the recording then raised an error of its own."""
     while error is not None:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             return True

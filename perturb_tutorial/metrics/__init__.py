@@ -1,6 +1,6 @@
 """What the paper measured, and two measures beyond it, as pure functions of arrays.
 
-Arrays are [y, x], points (x, y), sizes (height, width). Nothing here knows networks, files or torch.
+Arrays are [y, x], points (x, y), sizes (height, width). These modules do not depend on networks, files or torch.
 """
 
 from perturb_tutorial.metrics.animal_parts import (

@@ -9,7 +9,7 @@ and per group of classes the mean of the ratios ± SD / √N over its N classes.
 so a ratio above 1 says that eyes are more salient than feet.
 
 SD over key points is the population's, as in the authors' code; over classes it is the sample's (N − 1),
-which gives their table. Where a window was cut, the authors divided by 25 all the same.
+which gives their table. The authors divided by 25 even where a window was cut.
 """
 
 from __future__ import annotations

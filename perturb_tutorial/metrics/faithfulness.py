@@ -6,8 +6,8 @@ With scores s_0 … s_K at equal steps of the share of pixels, the area is the t
 
     A = (1/K) Σ_{k=1…K} (s_{k−1} + s_k) / 2.
 
-A small area under deletion and a large one under insertion are good. A mask here is 1 where a pixel is kept
-and 0 where it is perturbed, as everywhere.
+A small area under deletion and a large one under insertion are good. A mask is 1 where a pixel is kept and 0 where it
+is perturbed, as everywhere in the package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_map
 
 
 def pixel_order(saliency: ArrayLike) -> Int:
-    """Flat pixel indices of ``saliency`` (H×W) from most to least salient; equals in reading order."""
+    """Flat pixel indices of ``saliency`` (H×W) from most to least salient; equal values in reading order."""
     array = as_map(saliency, "saliency")
     if not np.isfinite(array).all():
         raise ValueError("saliency: expected finite values")

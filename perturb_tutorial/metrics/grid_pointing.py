@@ -75,14 +75,25 @@ def grid_pointing_score(heat: ArrayLike, cells: int, cell: int) -> float:
 def plan_mosaics(
     classes: ArrayLike, scores: ArrayLike, right: ArrayLike, *, cells: int, count: int, seed: int = 0
 ) -> Int:
-    """Image indices (count×cells²) of mosaics of distinct classes, made of the images with the highest
-    scores.
+    """Chooses the images of mosaics of distinct classes, those with the highest scores first.
 
-    ``classes``, ``scores`` and ``right`` (N each): the target of an image, its score, and whether the network
-    classified it right. Images that it got wrong take no part. A class gives its images from the highest score
-    down, then from the top again; the classes used least go first, and of equals those whose turn has the highest
-    score, so the mosaics are filled in the order of the scores. ``seed`` places the images in the cells.
-    Raises ``ValueError`` when fewer than cells² classes have an image.
+    Images that the network classified wrong take no part. A class gives its images from the highest score down, then
+    from the top again; the classes used least go first, and among equals those whose next image has the highest score,
+    so the mosaics are filled in the order of the scores.
+
+    Args:
+        classes: the target of each of N images.
+        scores: its score, N values.
+        right: whether the network classified it right, N booleans.
+        cells: cells along each side of a mosaic.
+        count: the number of mosaics.
+        seed: places the images in the cells.
+
+    Returns:
+        Image indices, count×cells².
+
+    Raises:
+        ValueError: where fewer than cells² classes have an image.
     """
     label = np.asarray(classes, dtype=np.int64).reshape(-1)
     score = np.asarray(scores, dtype=np.float64).reshape(-1)

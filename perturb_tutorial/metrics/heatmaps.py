@@ -1,10 +1,10 @@
-"""Heat maps on another pixel grid, and the point at which one peaks.
+"""Heat maps on another pixel grid, and the point at which a heat map peaks.
 
 A heat map h of H×W px is resized to H'×W' px bilinearly, pixel centers on pixel centers of the same picture:
 output pixel i reads the input at (i + ½)·H/H' − ½, clipped to the border pixels, as
 ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` does. It is written as a + t·(b −
 a), so that a flat part keeps its value to the last bit: masks saturate at 1, and the pointing game takes the
-mean of all maxima (§4), which a rounding error would tear apart.
+mean of all maxima (§4), which a rounding error would separate.
 
 Arrays are [y, x], points (x, y), both in px with the center of the first pixel at (0, 0).
 """
@@ -41,7 +41,7 @@ def as_size(size: tuple[int, int], name: str = "size") -> tuple[int, int]:
 
 
 def is_usable(heat: ArrayLike) -> bool:
-    """Whether a map says anything: finite everywhere and not all zero (§4: otherwise it is a miss)."""
+    """Whether a map is finite everywhere and not all zero (§4: otherwise it is a miss)."""
     array = as_map(heat)
     return bool(np.isfinite(array).all() and array.any())
 
@@ -66,7 +66,7 @@ def resize_map(heat: ArrayLike, size: tuple[int, int]) -> Float:
 
 
 def maximum_point(heat: ArrayLike, which: Maximum = "mean") -> tuple[float, float] | None:
-    """Point (x, y) in px at which ``heat`` (H×W) peaks; None, with a warning, when the map says nothing.
+    """Point (x, y) in px at which ``heat`` (H×W) peaks; None, with a warning, when the map is not usable.
 
     ``which="mean"`` is the mean of all pixels that hold the maximum (§4), ``"first"`` the first of them in
     reading order. A map that is not finite, or zero everywhere, has no point and counts as a miss.

@@ -1,6 +1,6 @@
-"""Bootstrap intervals: how far could a figure be off with other images of the same kind?
+"""Bootstrap intervals: how much could a figure change with other images of the same kind?
 
-Images, not rows, are drawn with replacement, since the rows (classes, key points) of one image hang together:
+Images, not rows, are drawn with replacement, since the rows (classes, key points) of one image are not independent:
 a resample gives image i the integer weight w_i ~ Multinomial(I; 1/I, …), its rows get the same weight, and
 the statistic is computed with the weights. The interval goes from the 2.5th to the 97.5th percentile of 2,000
 resamples. Two methods are compared by the same resamples of their differences on the same rows (paired).
@@ -27,7 +27,7 @@ Statistic = Callable[[Float], Float]
 
 
 class Interval(NamedTuple):
-    """A figure with its interval, and the numbers of rows and of images that it rests on."""
+    """A figure with its interval, and the numbers of rows and of images that it is computed from."""
 
     estimate: float
     low: float
@@ -93,7 +93,7 @@ def ratio_of_means(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
     def statistic(weights: Float) -> Float:
         with np.errstate(divide="ignore", invalid="ignore"):
             top, bottom = (
-                weights @ part / (weights @ here) for part, here in zip(filled, present, strict=True)
+                weights @ part / (weights @ finite) for part, finite in zip(filled, present, strict=True)
             )
             return np.asarray(top / bottom)
 
@@ -108,9 +108,20 @@ def interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """Estimate and percentile interval of ``statistic`` over rows whose images are ``images`` (rows).
+    """Estimate and percentile interval of a statistic over rows.
 
-    NaN all through when there is no row; resamples with nothing to measure (NaN, ∞) are left out.
+    Args:
+        statistic: from weights (R×rows) to R values.
+        images: the image of each row.
+        resamples: R, the number of resamples.
+        seed: of the resamples.
+        level: the share of resamples inside the interval, between 0 and 1.
+
+    Returns:
+        NaN in all figures where there is no row. Resamples with nothing to measure (NaN, ∞) are left out.
+
+    Raises:
+        ValueError: for a level or number of resamples out of range.
     """
     names = np.asarray(images).reshape(-1)
     if not 0 < level < 1 or resamples < 1:
@@ -149,8 +160,18 @@ def bootstrap(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """Mean of ``values`` (rows) with its interval; with ``classes`` (rows), the mean over classes of the
-    class means.
+    """Mean with its interval.
+
+    Args:
+        values: one for each row, finite.
+        images: the image of each row.
+        classes: the class of each row; the figure is then the mean over classes of the class means.
+        resamples: the number of resamples.
+        seed: of the resamples.
+        level: the share of resamples inside the interval, between 0 and 1.
+
+    Raises:
+        ValueError: for values that are not finite, or not one for each row.
     """
     array = _rows("values", values, images)
     if array.size == 0:
@@ -169,6 +190,19 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """Paired difference ``first`` − ``second`` on the same rows, with its interval."""
+    """Paired difference ``first`` − ``second`` with its interval.
+
+    Args:
+        first: one value for each row, finite.
+        second: the same for the other method, on the same rows.
+        images: the image of each row.
+        classes: the class of each row; the figure is then the mean over classes of the class means.
+        resamples: the number of resamples.
+        seed: of the resamples.
+        level: the share of resamples inside the interval, between 0 and 1.
+
+    Raises:
+        ValueError: for values that are not finite, or not one for each row.
+    """
     difference = _rows("first", first, images) - _rows("second", second, images)
     return bootstrap(difference, images, classes, resamples=resamples, seed=seed, level=level)

@@ -8,8 +8,8 @@ Negative values are clipped to 0, then a pixel h(p) at the network's input size 
 - mean:   h(p) ≥ α · mean h.
 
 The box goes around **all** kept pixels. A box (x0, y0, x1, y1) has inclusive corners: it holds pixels x0 to
-x1. Nothing left is the whole image. It is right when its IoU with any true box of the class is at least ½,
-where a box's sides are x1 − x0 + 1 and y1 − y0 + 1. On an image smaller than the input a pixel of the map is less
+x1. Where no pixel is kept, it is the whole image. It is right when its IoU with any true box of the class is at least
+½, where a box's sides are x1 − x0 + 1 and y1 − y0 + 1. On an image smaller than the input a pixel of the map is less
 than one of the image, so a scaled box may be narrower than 1 px (x1 < x0). α* is the α with the lowest error on a
 held-out part. A map that is not finite is never right.
 
@@ -41,7 +41,7 @@ ALPHAS: dict[Threshold, Float] = {
 IOU_RIGHT = 0.5
 """A box is right from this IoU on (§5)."""
 _EDGE_ROUNDING = 1e-6
-"""px by which a side of 0 may come out negative when a box is scaled."""
+"""Rounding, in px, by which a side of 0 may become negative when a box is scaled."""
 
 
 def _positive(heat: ArrayLike) -> Float | None:
@@ -57,7 +57,7 @@ def _levels(positive: Float, threshold: Threshold, alphas: Float) -> Float:
     low, high = positive.min(), positive.max()
     if threshold == "value":
         levels = low + alphas * (high - low)
-        # Rounding must not push the level of α = 1 above the maximum itself.
+        # Rounding must not raise the level of α = 1 above the maximum itself.
         return np.asarray(np.where(alphas <= 1, np.minimum(levels, high), levels))
     if threshold == "mean":
         return np.asarray(alphas * positive.mean())
@@ -166,11 +166,17 @@ def right_by_alpha(
     threshold: Threshold,
     alphas: ArrayLike | None = None,
 ) -> Bool:
-    """Whether the box of ``heat`` (H×W at input size) is right, for each of A values of α (default: the
-    grid). A map that is not finite is wrong at every α: it says nothing.
+    """Whether the box of a heat map is right, for each of A values of α.
 
-    ``truth`` (M×4) holds the true boxes of the class in px of the original image, whose ``size`` is (height,
-    width).
+    Args:
+        heat: H×W at input size. A map that is not finite is wrong at every α.
+        truth: the true boxes of the class, M×4, in px of the original image.
+        size: (height, width) of the original image in px.
+        threshold: "value", "energy" or "mean".
+        alphas: A values of α; None is the threshold's grid.
+
+    Returns:
+        A booleans.
     """
     boxes = threshold_boxes(heat, threshold, grid_of(threshold) if alphas is None else alphas)
     array = as_map(heat)
@@ -204,10 +210,14 @@ def search_alpha(
     threshold: Threshold,
     alphas: ArrayLike | None = None,
 ) -> AlphaSearch:
-    """α* of a held-out part; the maps are read one by one, so a generator does.
+    """α* of a held-out part of the images.
 
-    ``heats``: N maps at input size; ``truths``: N arrays of M_i×4 true boxes in px of the original images,
-    whose ``sizes`` are (height, width).
+    Args:
+        heats: N maps at input size; they are read one by one, so a generator is enough.
+        truths: N arrays of M_i×4 true boxes in px of the original images.
+        sizes: (height, width) of each original image in px.
+        threshold: "value", "energy" or "mean".
+        alphas: the values of α; None is the threshold's grid.
     """
     grid = grid_of(threshold) if alphas is None else _alphas(alphas)
     cases = zip(heats, truths, sizes, strict=True)
@@ -216,10 +226,9 @@ def search_alpha(
 
 
 def held_out(count: int, share: float = 0.1, seed: int = 0) -> Bool:
-    """Which of ``count`` images (bool) are held out for the search for α*: a share drawn by seed, at least
-    one.
+    """Which of ``count`` images (bool) are held out for the search for α*: a share drawn by seed, at least one.
 
-    The paper held out 5,000 training images; whoever has validation images only splits those.
+    The paper held out 5,000 training images; this splits the validation images, for readers who have only those.
     """
     if not 0 < share < 1 or count < 2:
         raise ValueError(

@@ -77,10 +77,18 @@ def is_difficult(
     boxes: ArrayLike,
     definition: Difficult = "segments",
 ) -> bool:
-    """Whether (image, ``target``) belongs to the difficult subset.
+    """Whether the pair of an image and a target category belongs to the difficult subset.
 
-    ``size`` is (height, width) px; ``categories`` (K), ``areas`` (K, px², of the segments) and ``boxes``
-    (K×4: x, y, width, height) describe all K instances in the image, crowds included.
+    Args:
+        size: (height, width) of the image in px.
+        target: the category.
+        categories: those of all K instances in the image, crowds included.
+        areas: of their segments, K values in px².
+        boxes: K×4 (x, y, width, height) in px.
+        definition: "segments" or "boxes" (see the module).
+
+    Raises:
+        ValueError: for arguments of the wrong form, or a target that is not in the image.
     """
     height, width = as_size(size)
     count = len(categories)

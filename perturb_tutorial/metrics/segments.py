@@ -1,8 +1,8 @@
 """Which pixels a COCO segmentation covers, and how far a point is from them.
 
 A segmentation is a list of polygons ``[[x0, y0, x1, y1, …], …]``, or a run-length code ``{"size": [h, w],
-"counts": …}`` (crowds). pycocotools turns polygons into a mask, codes are read here; the distance is from the point
-to the nearest covered pixel's center:
+"counts": …}`` (crowds). pycocotools turns polygons into a mask, this module decodes the run lengths; the distance is
+from the point to the nearest covered pixel's center:
 
     d(p, S) = min over pixels (x, y) in S of √((x − p_x)² + (y − p_y)²)
 
@@ -25,7 +25,7 @@ Segmentation = list[Any] | dict[str, Any]
 
 
 def coco_masks() -> Any:
-    """The module ``pycocotools.mask``; its absence is told in one line with the mend."""
+    """The module ``pycocotools.mask``; ``ImportError`` gives the command that installs it if it is missing."""
     try:
         from pycocotools import mask
     except ImportError as error:
@@ -47,10 +47,12 @@ def _vertices(polygons: list[Any], size: tuple[int, int]) -> Bool:
 def run_lengths(counts: object, pixels: int) -> list[int]:
     """The run lengths of a run-length code, background first, from its list or its compressed text.
 
-    In the text each character's low 5 bits, after 48 is taken off, are the number's next ones; the 6th says that it
-    goes on, the last 5th is its sign; from the 4th number on it is the difference to the last but one. pycocotools
-    does not check that, and writes beyond the image where runs are too long.
-    Errors: ``ValueError`` where they are not whole numbers from 0 on that add up to ``pixels``.
+    In the text each character, less 48, holds the next 5 bits of a number; its 6th bit is set if the number continues,
+    and the 5th bit of the last character is the sign. From the 4th number on it is the difference to the last but one.
+    pycocotools does not check the code, and writes beyond the image where runs are too long.
+
+    Raises:
+        ValueError: where they are not whole numbers from 0 on that add up to ``pixels``.
     """
     lengths = counts if isinstance(counts, list) else _decompressed(counts)
     if not all(isinstance(length, int) and length >= 0 for length in lengths) or sum(lengths) != pixels:
@@ -59,7 +61,7 @@ def run_lengths(counts: object, pixels: int) -> list[int]:
 
 
 def _decompressed(counts: object) -> list[int]:
-    """Empty for what is no compressed code."""
+    """The numbers of a compressed code; empty for anything else."""
     text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
     lengths: list[int] = []
     value = bits = 0

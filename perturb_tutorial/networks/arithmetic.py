@@ -1,7 +1,7 @@
 """How exactly a GPU multiplies.
 
-PyTorch lets NVIDIA's GPUs round the factors of a convolution to 11 binary digits (TF32) unless it is told not to.
-That is enough to send 300 steps of Adam to another mask, so float32 means float32 here.
+By default PyTorch lets NVIDIA's GPUs round the factors of a convolution to 11 binary digits (TF32). That is enough for
+300 steps of Adam to arrive at another mask, so in this package float32 means float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def arithmetic(device: torch.device, precision: str = "float32") -> Iterator[Non
     """Within the block convolutions on an NVIDIA GPU are exact float32, or TF32 where ``precision`` is "tf32".
 
     Linear layers and other matrix products stay as the caller has set them (``torch.set_float32_matmul_precision``,
-    exact by default). On other devices nothing changes. The setting is PyTorch's, one for all threads.
+    exact by default). On other devices nothing changes. The setting is PyTorch's own and applies to all threads.
     """
     if device.type != "cuda":
         yield

@@ -1,10 +1,10 @@
 """The same rounding for an image alone and in a batch.
 
-Libraries multiply a matrix of one to three rows by another routine than a larger one, and split a small map's
-convolution among threads when it is alone. The last bits differ, and 300 steps of Adam can make another mask of
-them: on one of the sample photographs a difference of 1e-8 in the first score grew to 0.1 in the mask. So while
-masks are learned, a linear layer always multiplies at least four rows, and a convolution of a small map works on
-at least two images; what was added is cut off again. Large maps dominate the cost and are left alone.
+Libraries use another routine for a matrix of one to three rows than for a larger one, and split the convolution of a
+single small map among threads. The last bits differ, and 300 steps of Adam can amplify them into another mask: on one
+of the sample photographs a difference of 1e-8 in the first score grew to 0.1 in the mask. So while masks are learned, a
+linear layer always multiplies at least four rows, and a convolution of a small map works on at least two images; the
+padding is cut off again. Large maps dominate the cost and are not padded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from perturb_tutorial.networks.hooks import of_this_thread
 
 LINEAR_ROWS = 4
-"""Rows from which a linear layer's routine no longer depends on their number, on the CPUs seen."""
+"""From this many rows on, a linear layer's routine no longer depends on their number, on the CPUs that were tested."""
 SMALL_MAP = 300
 """Pixels up to which a map is small: 7×7 to 17×17, the last two stages of an ImageNet network."""
 
 
 @contextmanager
 def batch_invariant(module: nn.Module, *, off: bool = False) -> Iterator[None]:
-    """Within the block ``module`` gives an image nearly the same bits in a batch of any size; not if ``off``."""
+    """Within the block ``module`` computes nearly the same bits for an image in a batch of any size; not if ``off``."""
     if off:
         yield
         return

@@ -1,17 +1,18 @@
-"""What a module and pixels must be before any method works with them; each fault is told in one sentence.
+"""Requirements on modules and pixels, checked before any method uses them; each fault is reported in one sentence.
 
-All methods put images together in batches, and most put variants of one image together. That is right only for a
-module whose logits of an image are a function of that image: not of its neighbors in the batch (a BatchNorm without
+All methods compute images in batches, and most compute variants of one image in a batch. That is correct only for a
+module whose logits for an image are a function of that image: not of its neighbors in the batch (a BatchNorm without
 running statistics, attention or a mean over the batch), not of chance (dropout left on, noise), and not of how many
-images there are (a reshape to a fixed number). All of this is tried when a network is made:
+images there are (a reshape to a fixed number). All of this is tested when a :class:`Network` is constructed, by passes
+of
 
     a        alone
     a        once more, or many times where the pass draws random numbers
-    b a      beside another image, then beside a third, c a: the row of a may not move
+    b a      beside another image, then beside a third, c a: the logits of a may not change
 
 The two batches have the same shape, so that the same routines compute the same row from the same numbers and the
-comparison can be strict. Alone and in a batch, an honest network may be computed by other routines and in another
-precision (TF32), so that comparison is coarse and finds what is scaled by the number of images.
+comparison can be strict. Alone and in a batch, a correct network may be computed by different routines and in a
+different precision (TF32), so that comparison is coarse and only finds logits that scale with the number of images.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from torch import Tensor, nn
 from perturb_tutorial.batches import out_of_memory
 
 RANGE_SLACK = 0.01
-"""How far pixels may lie outside of [0, 1], as an enlargement by splines leaves them."""
+"""How far pixels may lie outside of [0, 1], as after an enlargement by splines."""
 MODULE_EXPECTED = "module: expected an nn.Module that returns N×K logits"
 
 SAME_SHAPE_TOLERANCE = 1e-4
 """Largest difference between two passes of one shape, relative to the largest logit: float32 sums in another order
 (atomics on a GPU, experts that take a different number of tokens) give 1e-6, and a deep network multiplies that."""
 OTHER_SHAPE_TOLERANCE = 0.02
-"""The same alone and in a batch, where one routine may round to TF32 (5e-3) and the other not."""
+"""The same between an image alone and in a batch, where one routine may round to TF32 (5e-3) and the other not."""
 DIGIT, MAGNIFIED = 1e-5, 100
-"""More is allowed to a network that magnifies rounding: ``MAGNIFIED`` times what a change of the pixels by ``DIGIT``
-moves. TF32 rounds each product by 5e-4, 50 times ``DIGIT``."""
+"""A network that magnifies rounding may differ by more: by ``MAGNIFIED`` times its response to a change of the pixels
+by ``DIGIT``. TF32 rounds each product by 5e-4, 50 times ``DIGIT``."""
 DRAWS = 30
 """Passes of a module that draws random numbers: one layer dropped with a probability of 0.1 is missed in 4 %."""
 
-_ANY_NUMBER = "; a -1 in place of a fixed number of images in its reshapes mends that"
+_ANY_NUMBER = "; use -1 in place of a fixed number of images in its reshapes"
 
 
 def as_logits(output: Any) -> Tensor:
@@ -54,7 +55,7 @@ def as_logits(output: Any) -> Tensor:
 
 @torch.inference_mode()
 def example_logits(module: nn.Module, example: Tensor) -> Tensor:
-    """Logits 1×K by a module in evaluation mode of ``example`` 1×3×H×W, normalized.
+    """Logits 1×K that a module in evaluation mode computes from ``example`` 1×3×H×W, normalized.
 
     Errors: ``ValueError`` for a module that fails on it, or does not return one row of at least two logits.
     """
@@ -82,10 +83,19 @@ def example_logits(module: nn.Module, example: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor) -> None:
-    """Whether ``alone``, the logits of ``example`` 1×3×H×W, come again, and beside any of ``neighbors`` 2×3×H×W.
+    """Checks that the logits of an image depend on that image alone.
 
-    Errors: ``ValueError`` that names the layer where it can be seen. Nothing is said of logits that are not finite.
-    The caller's random numbers stay as they were.
+    Logits that are not finite are not judged. The caller's random generators are restored.
+
+    Args:
+        module: in evaluation mode.
+        example: the image, 1×3×H×W, normalized.
+        neighbors: two other images, 2×3×H×W.
+        alone: the logits 1×K of ``example`` in a pass of its own.
+
+    Raises:
+        ValueError: where the logits are different in another pass or beside a neighbor; it names the layer where that
+            begins, if it can be found.
     """
     if not alone.isfinite().all():
         return
@@ -101,7 +111,7 @@ def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: T
 
 
 def other_images(size: int) -> Tensor:
-    """Two images 2×3×size×size that have little in common with each other or with gray: blocks of noise, and dark."""
+    """Two images 2×3×size×size, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
     blocks = torch.rand(1, 3, size // 4, size // 4, generator=torch.Generator().manual_seed(1))
     noise = nn.functional.interpolate(blocks, size=(size, size))
     dark = torch.linspace(0.05, 0.2, size).expand(1, 3, size, size)
@@ -109,10 +119,10 @@ def other_images(size: int) -> Tensor:
 
 
 def _check_chance(module: nn.Module, example: Tensor, alone: Tensor) -> None:
-    before, passes = _random_states(example.device), 0
-    while passes == 0 or (passes < DRAWS and before != _random_states(example.device)):
+    before, pass_count = _random_states(example.device), 0
+    while pass_count == 0 or (pass_count < DRAWS and before != _random_states(example.device)):
         moved = _moved(alone, as_logits(module(example)))
-        passes += 1
+        pass_count += 1
         if moved > _tolerance(module, alone):
             layer = _first_difference(module, example, example, slice(None), DRAWS)
             raise ValueError(
@@ -126,8 +136,8 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
     first, second = (torch.cat([other, example]) for other in neighbors.split(1))
     rows = []
     for batch in (first, second):
-        told = "expected one that takes any number of images, got one that takes 1 and fails on 2"
-        logits = _pass(module, batch, told, _ANY_NUMBER)
+        fault = "expected one that takes any number of images, got one that takes 1 and fails on 2"
+        logits = _pass(module, batch, fault, _ANY_NUMBER)
         if logits.shape != (2, alone.shape[1]):
             raise ValueError(
                 "module: expected a row of logits for each image, got logits of shape "
@@ -149,7 +159,7 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
 
 
 def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) -> bool:
-    """Whether logits that ``moved`` in company did so by more than rounding, as far as the module magnifies that."""
+    """Whether logits that differ by ``moved`` in a batch do so by more than rounding, which the module may magnify."""
     if moved <= max(OTHER_SHAPE_TOLERANCE, 4 * _tolerance(module, alone)):
         return False
     signs = torch.randint(0, 2, example.shape, generator=torch.Generator().manual_seed(2)).to(example)
@@ -157,13 +167,13 @@ def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) 
     return moved > MAGNIFIED * _moved(alone, as_logits(module(nearly)))
 
 
-def _pass(module: nn.Module, inputs: Tensor, told: str, mend: str = "") -> Tensor:
+def _pass(module: nn.Module, inputs: Tensor, fault: str, remedy: str = "") -> Tensor:
     try:
         output = module(inputs)
-    except Exception as error:  # of any kind: the module is the user's
+    except Exception as error:  # a module may raise anything
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
-        raise ValueError(f"module: {told} ({type(error).__name__}: {_one_line(error)}){mend}") from error
+        raise ValueError(f"module: {fault} ({type(error).__name__}: {_one_line(error)}){remedy}") from error
     return as_logits(output)
 
 
@@ -186,7 +196,7 @@ def _tolerance(module: nn.Module, logits: Tensor) -> float:
 
 
 def _random_states(device: torch.device) -> list[bytes]:
-    """Where the generators stand that a module usually draws from: torch's, Python's and NumPy's."""
+    """The states of the generators that modules usually draw from: torch's, Python's and NumPy's."""
     states = [torch.get_rng_state().numpy().tobytes(), repr(random.getstate()).encode()]
     states.append(repr([np.asarray(part).tobytes() for part in np.random.get_state()]).encode())  # noqa: NPY002
     if device.type in ("cuda", "mps"):
@@ -195,7 +205,7 @@ def _random_states(device: torch.device) -> list[bytes]:
 
 
 def _first_difference(module: nn.Module, first: Tensor, second: Tensor, rows: slice, tries: int = 1) -> str:
-    """The layer whose output differs in ``rows`` between two inputs while its own input does not, if one is seen."""
+    """The layer whose output differs in ``rows`` between two inputs although its own input does not, if any."""
     names = {layer: name for name, layer in module.named_modules()}
 
     def watched(inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:

@@ -26,11 +26,13 @@ class ClassTable:
         return self.names[index][0]
 
     def find(self, text: str) -> int:
-        """The index that ``text`` means: an index, a wnid, or the exact name of one class.
+        """The class index that ``text`` denotes: an index, a wnid, or the exact name of one class.
 
-        A first name beats a synonym, and equal case beats folded case. Errors: ``ValueError`` for an
-        unknown name (with near ones), for one that several classes carry (lists them), for an index that
-        is out of range.
+        A first name takes precedence over a synonym, and equal case over folded case.
+
+        Raises:
+            ValueError: for an unknown name (lists similar ones), for a name of several classes (lists them), and for an
+                index out of range.
         """
         text = text.strip()
         if re.fullmatch(r"-?[0-9]+", text):

@@ -3,8 +3,8 @@
 In evaluation a BatchNorm is y = γ (x − μ) / √(v + ε) + β for each channel, and the layer before it is linear in
 its weight: one layer with a scaled weight and a shifted bias does the work of both.
 
-A convolution that first copies its input into a larger one with zeros around it (EfficientNet's "same" padding)
-is told to pad by itself where the zeros are as many on both sides: the same numbers, without the copies.
+A convolution that first copies its input into a larger one with zeros around it (EfficientNet's "same" padding) gets
+that padding as its own where it is equal on both sides: the same numbers, without the copies.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def fold_batchnorm(module: nn.Module, example: Tensor) -> nn.Module:
     """A copy of ``module`` (in evaluation mode) without the BatchNorms that directly follow a linear layer.
 
-    Which layer feeds which BatchNorm is seen in one forward pass of ``example``, so any ``forward`` will do, also
-    one that cannot be traced. A copy whose logits differ from the module's is not used: ``module`` itself is
-    returned then, as it is when there is nothing to fold.
+    Which layer feeds which BatchNorm is observed in one forward pass of ``example``, so any ``forward`` works, also
+    one that cannot be traced. ``module`` itself is returned where there is nothing to fold, and where the logits of
+    the copy differ from the module's.
     """
     expected, pairs = _watch(module, example)
     if not pairs or not torch.isfinite(expected).all():
@@ -55,7 +55,7 @@ def _absorb_padding(layer: nn.Module) -> None:
 
 
 def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
-    """The output, and the (linear, norm) names where the norm read what the linear layer just wrote."""
+    """The output, and the names (linear, norm) of each pair in which the norm's input is the linear layer's output."""
     made_by: dict[tuple[int, int], str] = {}  # by id and version: an in-place ReLU in between counts
     kept: list[Tensor] = []  # keeps every output alive, so that no id() is used twice
     calls: dict[str, int] = {}

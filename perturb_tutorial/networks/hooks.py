@@ -12,9 +12,9 @@ _R = TypeVar("_R")
 
 
 def of_this_thread(hook: Callable[_P, _R]) -> Callable[_P, _R | None]:
-    """``hook`` for the passes of the calling thread; in another thread's it changes nothing.
+    """``hook``, active in passes of the calling thread only.
 
-    A network's module is one for all threads, and so are the hooks on it while a pass of one of them is under way.
+    All threads share a network's module, and with it the hooks that one of them has set.
     """
     thread = get_ident()
 

@@ -6,7 +6,7 @@ output is a map of an H×W image if it is N×C×h×w or N×h×w×C and
 
 (a) has one row an image: N is 1 for one image and 5 for five;
 (b) has the image's shape: h/w is H/W, up to the pixels that strides and padding round off, with h, w ≥ 2;
-(c) answers to place: a change in one quadrant of the image changes the same quadrant of the layer most (module
+(c) responds to position: a change in one quadrant of the image changes the same quadrant of the layer most (module
     ``places``).
 
 Which of the two layouts it has is decided by (b) and (c) as well.
@@ -29,16 +29,16 @@ from perturb_tutorial.networks.network import Network
 from perturb_tutorial.networks.places import Response, quadrant_changes, quadrant_images
 
 _ROUNDS = (4, 16)
-"""Rounds of noise for a layer that one round leaves open, and for one that four do: where much is mixed over all of
-the image, and where there are few values to average over."""
+"""Rounds of noise for a layer that one round does not decide, and for one that four do not: where the layer mixes much
+of the image, and where it has few values to average over."""
 _FEW_VALUES = 4096
-"""Values C·h·w below which one round decides for a layer, never against it."""
+"""Below this many values C·h·w one round may accept a layer but not reject it."""
 _DOUBTFUL = 1000.0
-"""A layer whose typical change is below so many roundings of its values is judged again in double precision."""
+"""A layer whose typical change is below this many roundings of its values is judged again in double precision."""
 
 
 class LayerMap(NamedTuple):
-    """The form of a layer's output that is a map of the image: its ``channels`` and its h×w places.
+    """The form of a layer's output that is a map of the image: its ``channels`` and its h×w positions.
 
     ``channels_last``: it is N×h×w×C, else N×C×h×w. ``runs``: how often the layer runs in a pass; the form is that of
     its last run.
@@ -56,16 +56,16 @@ class LayerMap(NamedTuple):
         return (self.height, self.width)
 
     def channels_first(self, values: Tensor) -> Tensor:
-        """``values`` of the form of the layer's output as N×C×h×w, a view."""
+        """``values`` in the form of the layer's output, as a view N×C×h×w."""
         return values.permute(0, 3, 1, 2) if self.channels_last else values
 
     def as_output(self, values: Tensor) -> Tensor:
-        """``values`` N×C×h×w (or with a 1 for any of them) in the form of the layer's output, a view."""
+        """``values`` N×C×h×w (any of these may be 1), as a view in the form of the layer's output."""
         return values.permute(0, 2, 3, 1) if self.channels_last else values
 
 
 def layer_maps(network: Network) -> dict[str, LayerMap]:
-    """Every layer whose output is a map, in the order in which they were last done; found once a network."""
+    """Every layer whose output is a map, in the order in which they last ran; computed once for each network."""
     known = _known(network)
     if not known.outputs:
         known.outputs = _look(network, known, network.layers)
@@ -75,8 +75,9 @@ def layer_maps(network: Network) -> dict[str, LayerMap]:
 def layer_map(network: Network, layer: str) -> LayerMap:
     """The form of ``layer``'s output.
 
-    Errors: ``ValueError`` in one sentence for a layer that is unknown, that is not run, or whose output is no map of
-    the image; it says what the output is, and names layers that are maps.
+    Raises:
+        ValueError: for a layer that is unknown, that is not run, or whose output is no map of the image; it reports
+            what the output is, and names layers that are maps.
     """
     network.layer(layer)
     known = _known(network)
@@ -125,7 +126,7 @@ def _sides(network: Network) -> tuple[int, int]:
 
 
 class _Output(NamedTuple):
-    """What a layer's last run gave for one image: a tensor's shape, or the name of another type."""
+    """The output of a layer's last run for one image: a tensor's shape, or the name of another type."""
 
     form: tuple[int, ...] | str
     runs: int
@@ -133,10 +134,10 @@ class _Output(NamedTuple):
 
 @dataclass
 class _Known:
-    """What was found out about the layers of a module.
+    """What is known about the layers of a module.
 
-    ``found``: a map, or what the layer gives instead. ``outputs``: of all layers in the order in which they were last
-    done, empty until all were looked at.
+    ``found``: a map, or a phrase about the output that is none. ``outputs``: those of all layers in the order in which
+    they last ran, empty until all were examined.
     """
 
     layers: tuple[tuple[str, int], ...]
@@ -149,7 +150,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def _known(network: Network) -> _Known:
-    """What is known of ``network``; nothing yet where a layer was exchanged for another."""
+    """What is known about ``network``'s layers; nothing where a layer was replaced by another since."""
     sides = _sides(network)
     layers = tuple((name, id(layer)) for name, layer in network.module.named_modules())
     known = _KNOWN.get(network.module)
@@ -159,9 +160,9 @@ def _known(network: Network) -> _Known:
 
 
 def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, _Output]:
-    """Writes down what the layers ``names`` are, and returns what they give.
+    """Examines the layers ``names``, notes the result in ``known`` and returns their outputs.
 
-    One pass with one image tells the shapes, one with five images whether those with the shape of a map are maps.
+    A pass with one image gives the shapes, a pass with five images shows whether outputs of a map's shape are maps.
     """
     outputs = _outputs(network, quadrant_images(known.sides, 0)[:1], names)
     runs = {name: output.runs for name, output in outputs.items() if _layouts(output.form, known.sides)}
@@ -181,7 +182,7 @@ def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, 
 
 
 def _judged(output: _Output | None, seen: Response | None, sides: tuple[int, int]) -> LayerMap | str:
-    """The map that an output is, or what it is instead; nothing of a layer that is not run."""
+    """The form of a map, or a phrase that describes the output if it is none (empty for a layer that is not run)."""
     if output is None:
         return ""
     if isinstance(output.form, str):
@@ -213,7 +214,7 @@ def _sizes(shape: tuple[int, ...], channels_last: bool) -> tuple[int, tuple[int,
 
 
 def _layouts(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
-    """The values of ``channels_last`` by which a shape for one image has the image's shape H×W."""
+    """The values of ``channels_last`` with which a shape for one image has the image's shape H×W."""
     if isinstance(form, str) or len(form) != 4 or form[0] != 1:
         return []
     return [last for last in (False, True) if _has_shape(_sizes(form, last)[1], sides)]
@@ -222,8 +223,8 @@ def _layouts(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
 def _has_shape(size: tuple[int, int], sides: tuple[int, int]) -> bool:
     """Whether h/w is H/W, up to rounding.
 
-    A stage rounds a side by 1 px of its own at most. Convolutions without padding take as many px from both sides, a
-    small number, which is a larger share of the shorter one.
+    A stage rounds a side by at most 1 of its px. Convolutions without padding take the same small number of px off both
+    sides, which is a larger share of the shorter one.
     """
     (h, w), (height, width) = size, sides
     rounding = 1 + 2 * (1 - min(height, width) / max(height, width))
@@ -238,17 +239,17 @@ def _precision(network: Network) -> torch.dtype:
 def _in_double_precision(
     network: Network, runs: dict[str, int], sides: tuple[int, int]
 ) -> dict[str, Response]:
-    """The responses of a copy in double precision; none of a module that does not run in it."""
+    """The responses of a copy in double precision; empty for a module that does not run in it."""
     try:
         exact = copy.copy(network)
         exact.module = copy.deepcopy(network.module).double() if runs else network.module
         return _responses(exact, runs, sides, 0)
-    except Exception:  # whatever the module or the device raises
+    except Exception:  # the module or the device may raise anything
         return {}
 
 
 def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[str, _Output]:
-    """What the layers give for one image, in the order in which they were last done."""
+    """The outputs of the layers for one image, in the order in which they last ran."""
     outputs: dict[str, _Output] = {}
 
     def note(name: str, output: Any) -> None:
@@ -263,7 +264,7 @@ def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[st
 def _responses(
     network: Network, runs: dict[str, int], sides: tuple[int, int], round_: int
 ) -> dict[str, Response]:
-    """What the last of each layer's ``runs`` makes of the five images; nothing but numbers is kept."""
+    """The response of each layer's last run to the five images; only numbers are kept, no tensors of the pass."""
     responses: dict[str, Response] = {}
     done: dict[str, int] = {}
     latest: list[tuple[Tensor, int, Response]] = []
@@ -272,7 +273,7 @@ def _responses(
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()
         if len(shape) != 4 or shape[0] != 5 or not output.is_floating_point():
             return Response(shape, {}, 0.0)
-        # A block often gives the very tensor of its last layer.
+        # A block often returns the very tensor of its last layer.
         if not latest or latest[0][0] is not output or latest[0][1] != output._version:
             changes, share = {}, 0.0
             for last in _layouts((1, *shape[1:]), sides):
@@ -295,7 +296,7 @@ def _responses(
 @torch.inference_mode(False)
 @torch.no_grad()
 def _pass(network: Network, images: Tensor, names: Collection[str], note: Callable[[str, Any], None]) -> None:
-    """One pass of the module in its own precision, in which ``note`` is told what each run of the layers gives."""
+    """One pass of the module in its own precision, with ``note(name, output)`` called after each run of a layer."""
 
     def watch(name: str) -> Any:
         @of_this_thread

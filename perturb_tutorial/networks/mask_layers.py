@@ -41,7 +41,7 @@ PAPER_LAYERS: dict[str, tuple[LayerRow, ...]] = {
 """The paper's layers and weights (§6.4) by the network's name; N, γ and β are the defaults."""
 
 _STAGES_INSIDE = 3
-"""A block halves the side at most (and pads it by a px or two); what shrinks it more is several stages."""
+"""A block at most halves the side (and pads it by a px or two); a container that shrinks it more has several stages."""
 
 
 def paper_layers(network: Network) -> tuple[LayerRow, ...]:
@@ -51,8 +51,10 @@ def paper_layers(network: Network) -> tuple[LayerRow, ...]:
 
 
 def resolve_layer(network: Network, layer: str) -> str:
-    """The module's name of ``layer``: itself, or what stands for the paper's name, such as ``pool5``, in
-    AlexNet and VGG-16. Errors: ``ValueError`` for an unknown name; it lists the nearest ones.
+    """The module's name of ``layer``, which may be the paper's name, such as ``pool5``, in AlexNet and VGG-16.
+
+    Raises:
+        ValueError: for an unknown name; it lists the nearest ones.
     """
     if layer not in network.layers:
         layer = next((row.layer for row in paper_layers(network) if row.paper_name == layer), layer)
@@ -61,16 +63,16 @@ def resolve_layer(network: Network, layer: str) -> str:
 
 
 def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
-    """(h, w) of each layer whose output is a map of the image, in the order in which they were last done."""
+    """(h, w) of each layer whose output is a map of the image, in the order in which they last ran."""
     return {name: form.size for name, form in layer_maps(network).items()}
 
 
 def stage_layers(network: Network) -> dict[str, tuple[int, int]]:
-    """Layers to look at, name → (h, w), from the input on: the paper's five of AlexNet and VGG-16; in another
-    network one layer for each size, the last one before the size changes.
+    """One layer for each stage, name → (h, w), from the input on: the paper's five layers of AlexNet and VGG-16; in
+    another network the last layer before each change of size.
 
-    A block that halves the size counts as a whole, so that its end is taken and not a part of it; a container
-    in which the side shrinks by more than ``_STAGES_INSIDE`` is opened.
+    A block that halves the size counts as a whole, so that its output is taken and not that of a part; in a container
+    whose side shrinks by more than ``_STAGES_INSIDE`` the layers inside are considered.
     """
     sizes = spatial_sizes(network)
     rows = paper_layers(network)

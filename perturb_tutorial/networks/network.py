@@ -27,7 +27,7 @@ from perturb_tutorial.networks.folding import fold_batchnorm
 
 
 def pick_device(device: str | torch.device | None = "auto") -> torch.device:
-    """``auto``: cuda, else mps, else cpu. Errors: ``ValueError`` for a device that torch does not have here."""
+    """The device by its name; "auto" is cuda, else mps, else cpu. ``ValueError`` for one that torch cannot use here."""
     if device is None or device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,7 +35,7 @@ def pick_device(device: str | torch.device | None = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
-    except Exception as error:  # whatever a backend that is not here raises
+    except Exception as error:  # a missing backend may raise anything
         raise ValueError(
             f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps"
         ) from error
@@ -45,18 +45,24 @@ def pick_device(device: str | torch.device | None = "auto") -> torch.device:
 class Network:
     """A classifier of N×3×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
 
-    ``module``: returns N×K logits (or an object with ``.logits``). It is copied, never changed.
-    ``mean``, ``std``: 3 numbers in pixel units; the module sees (x − mean) / std.
-    ``input_size``: side of the square input in image px.
-    ``categories``: K names, a :class:`ClassTable`, or None for "class 0" and so on.
-    ``channels_last``: memory layout of the copy behind scores and masks; None means where it is faster (a module
-    with 2-d convolutions on CPU or CUDA).
+    The attribute ``module`` is that copy: layer names and comparison methods refer to it. Scores and masks use a second
+    copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
 
-    ``module`` stays as it was built: layer names and comparison methods refer to it. Scores and masks use a copy
-    whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
-    Errors: ``ValueError`` with one line for an argument of the wrong form, a module that fails on a gray image or on
-    several, one with a single logit, and one whose logits of an image change with its neighbors in the batch or from
-    one pass to the next (module ``networks.checks``).
+    Args:
+        module: returns N×K logits (or an object with ``.logits``). It is copied, never changed.
+        mean: 3 numbers in pixel units; the module gets (x − mean) / std.
+        std: 3 numbers above 0 in pixel units.
+        input_size: side of the square input in image px.
+        categories: K names, a :class:`ClassTable`, or None for "class 0" and so on.
+        name: how messages and tables call the network; None is the module's class.
+        device: where it runs (:func:`pick_device`).
+        channels_last: memory layout of the copy behind scores and masks; None chooses it where it is faster (a module
+            with 2-d convolutions on CPU or CUDA).
+
+    Raises:
+        ValueError: for an argument of the wrong form, a module that fails on a gray image or on several images, one
+            with a single logit, and one whose logits for an image change with its neighbors in the batch or from one
+            pass to the next (module ``networks.checks``).
     """
 
     @torch.inference_mode(False)
@@ -104,7 +110,7 @@ class Network:
         self._lay_out()
 
     def _fold(self, example: Tensor) -> nn.Module:
-        """The folded copy, judged on the CPU: a GPU may round convolutions (TF32) more than the copy may differ."""
+        """The folded copy, compared on the CPU: a GPU's rounding (TF32) may exceed the tolerance of the comparison."""
         module = _LogitsOnly(self.module)
         if self.device.type == "cpu":
             return fold_batchnorm(module, example)
@@ -116,7 +122,7 @@ class Network:
         return module if folded is on_cpu else folded.to(self.device)
 
     def _lay_out(self) -> None:
-        """Decides ``channels_last`` for the device, and lays the folded copy out so."""
+        """Decides ``channels_last`` for the device, and brings the folded copy into that layout."""
         convolves = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
         faster = convolves and self.device.type in ("cpu", "cuda")
         self.channels_last = faster if self._channels_last is None else self._channels_last
@@ -158,7 +164,7 @@ class Network:
         return torch.tensor(self.mean)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """What ``module`` takes: (x − mean) / std for pixels N×3×H×W."""
+        """The input of ``module``: (x − mean) / std for pixels N×3×H×W."""
         place = (images.device, images.dtype)
         if (
             place not in self._normalization
@@ -190,7 +196,7 @@ class Network:
         return self.normalized_logits(self._inputs(images, self._folded))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
-        """The same logits by ``module`` itself, whose named layers see this pass; differentiable in the pixels."""
+        """The same logits by ``module`` itself, whose named layers run in this pass; differentiable in the pixels."""
         check_not_forked()
         return as_logits(self.module(self._inputs(images, self.module)))
 
@@ -214,7 +220,7 @@ class Network:
         return [name for name, _ in self.module.named_modules() if name]
 
     def layer(self, name: str) -> nn.Module:
-        """The module's layer called ``name``; an unknown one raises and names the nearest ones."""
+        """The module's layer called ``name``; ``ValueError`` names the nearest ones if it is unknown."""
         layers: dict[str, nn.Module] = dict(self.module.named_modules())
         if name not in layers or not name:
             import difflib
@@ -224,7 +230,7 @@ class Network:
         return layers[name]
 
     def class_index(self, text: str) -> int:
-        """The class that ``text`` means: an index, a wnid or an exact name (:meth:`ClassTable.find`)."""
+        """The class that ``text`` denotes: an index, a wnid or an exact name (:meth:`ClassTable.find`)."""
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:
@@ -246,8 +252,8 @@ def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]
 def best_targets(network: Network, images: Tensor, count: int) -> list[list[int]]:
     """The ``count`` best classes of each of N images, whose scores are summed (eq. 2), best first.
 
-    Of a network with no more classes than that, all but the worst: the scores of all of them sum to 1 on any image,
-    and no mask would change the sum.
+    For a network with no more classes than that, all but the worst: the scores of all classes sum to 1 on any image,
+    so no mask would change the sum.
     """
     return top_classes(network, images, min(count, network.class_count - 1))
 
@@ -266,7 +272,7 @@ class _LogitsOnly(nn.Module):
 def _copied(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module).eval().requires_grad_(False)
-    except Exception as error:  # whatever the module's own copying raises
+    except Exception as error:  # the module's own copying may raise anything
         raise ValueError(
             f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"
         ) from error

@@ -1,17 +1,17 @@
-"""Does a layer answer to place: does a change in one quadrant of the image change that quadrant of the layer most?
+"""Does a layer respond to position: does a change in one quadrant of the image change that quadrant of the layer most?
 
-The image x is noise, and in x_q the quadrant q is other noise of the same kind. With the layer's output a,
+The image x is noise, and in x_q the quadrant q is replaced by other noise of the same kind. With the layer's output a,
 
-    Δ_q(c, u) = a(x_q) − a(x), less its mean over the places u,
+    Δ_q(c, u) = a(x_q) − a(x), less its mean over the positions u,
     E_qp = mean over channels c and over u in quadrant p of |Δ_q(c, u)| / (its mean over q and p),
     L = log(E / max E), at least log 0.02.
 
-The mean is taken off because attention, squeeze-and-excitation and normalization move all places alike. L is split
-into the 16 Hadamard contrasts of the quadrants' vertical sign y and horizontal sign x, (1, y, x, xy) of the change by
-(1, y, x, xy) of the response. How much a quadrant was changed, and how excitable a place is, drop out. A map has the
-contrasts y·y and x·x. A matrix of tokens has y·y, as its rows go down the image, but not x·x. The six that mix two
-signs are 0 in a map but for chance, so they say how large chance is. In several rounds, each with other noise, L is
-their mean, and chance shrinks.
+The mean is subtracted because attention, squeeze-and-excitation and normalization change all positions alike. L is
+split into the 16 Hadamard contrasts of the quadrants' vertical sign y and horizontal sign x, (1, y, x, xy) of the
+change by (1, y, x, xy) of the response. How much a quadrant was changed, and how sensitive a position is, drop out. A
+map has the contrasts y·y and x·x. A matrix of tokens has y·y, as its rows go down the image, but not x·x. The six that
+mix two signs are 0 in a map except by chance, so they measure the size of chance. With several rounds, each of other
+noise, L is the mean over the rounds, and chance shrinks.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ t with 6 degrees of freedom chance exceeds it in 1.2% of contrasts, and two have
 LEAST_CONTRAST = 0.01
 """Below it a quadrant's change is 4% larger in its own quadrant than in the opposite one (e^(4 · 0.01)), or less."""
 _LEAST_SHARE = 0.02
-"""E below this share of the largest counts as this share: how close to 0 it is says nothing about place."""
+"""E below this share of the largest counts as this share: how close to 0 it is says nothing about position."""
 _SIGNS = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=torch.float64)
 """1, y, x and xy at the quadrants top left, top right, bottom left, bottom right."""
 
 
 def quadrant_images(sides: tuple[int, int], round_: int) -> Tensor:
-    """x and the four x_q, 5×3×H×W; other noise in each round."""
+    """x and the four x_q, 5×3×H×W; each round has other noise."""
     noise = torch.rand(5, 3, *sides, generator=torch.Generator().manual_seed(round_))
     images = noise[:1].repeat(5, 1, 1, 1)
     for number, (rows, columns) in enumerate(_quadrants(*sides), start=1):
@@ -59,7 +59,7 @@ def quadrant_changes(output: Tensor) -> tuple[Tensor, float]:
     by_channel = torch.stack(parts, -1).cpu().double().nan_to_num(0, 0, 0)  # 4×C×4
     typical = by_channel.mean((0, 2))
     largest = output.abs().amax((0, 2, 3)).cpu().double().nan_to_num(0, 0, 0)
-    # A channel that changes by no more than it is rounded by has no say.
+    # A channel that changes by no more than its rounding does not count.
     floor = (8 * torch.finfo(output.dtype).eps * largest).clamp(min=1e-300)
     share = (typical / largest.clamp(min=1e-300)).median()
     return (by_channel / torch.maximum(typical, floor)[:, None]).mean(1), float(share)
@@ -67,7 +67,7 @@ def quadrant_changes(output: Tensor) -> tuple[Tensor, float]:
 
 class Answer(NamedTuple):
     """``contrast``: the smaller of y·y and x·x. ``chance``: the root mean square of the six that mix signs.
-    ``own``: every quadrant answers its own change most.
+    ``own``: every quadrant responds most to its own change.
     """
 
     contrast: float
@@ -76,17 +76,17 @@ class Answer(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the layer answers to place."""
+        """Whether the layer clearly responds to position."""
         return self.own and self.contrast > max(LEAST_CONTRAST, CHANCE * self.chance)
 
     @property
     def is_open(self) -> bool:
-        """Whether more rounds may tell."""
+        """Whether more rounds may decide."""
         return not self.is_clear and self.contrast > max(LEAST_CONTRAST / 2, self.chance)
 
 
 def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
-    """The answer of a layer with these E."""
+    """The answer for a layer with these E, one for each round."""
     logs = torch.stack([(e / e.max().clamp(min=1e-300)).clamp(min=_LEAST_SHARE).log() for e in rounds]).mean(
         0
     )
@@ -98,8 +98,8 @@ def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
 
 
 class Response(NamedTuple):
-    """Of a layer's last run on five images: its shape, by ``channels_last`` E of each round, and the typical change
-    of a channel as a share of its largest value.
+    """A layer's last run on five images: its shape, E of each round by ``channels_last``, and the typical change of a
+    channel as a share of its largest value.
     """
 
     shape: tuple[int, ...]
@@ -108,12 +108,12 @@ class Response(NamedTuple):
 
     @property
     def answers(self) -> dict[bool, Answer]:
-        """By ``channels_last``, how the layer answers to place."""
+        """How the layer responds to position, by ``channels_last``."""
         return {last: answer_to_place(rounds) for last, rounds in self.changes.items()}
 
     @property
     def layout(self) -> bool | None:
-        """The ``channels_last`` by which the layer is a map; None by neither."""
+        """The value of ``channels_last`` with which the layer is a map; None if with neither."""
         clear = {last: answer.contrast for last, answer in self.answers.items() if answer.is_clear}
         return max(clear, key=lambda last: clear[last]) if clear else None
 

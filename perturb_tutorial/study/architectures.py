@@ -6,7 +6,7 @@ a common size:
 
     ρ = Σ_p (h_a(p) − h̄_a) (h_b(p) − h̄_b) / √(Σ_p (h_a(p) − h̄_a)² · Σ_p (h_b(p) − h̄_b)²).
 
-A network whose weights cannot be had here is told in a sentence, and the others go on.
+A network whose weights are missing and cannot be downloaded is reported in a sentence; the others continue.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ARCHITECTURES = (
 COMMON_SIZE = 224
 """Side, in px, to which saliency maps are resized before they are compared."""
 
-Said = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Architectures:
 
     @property
     def names(self) -> list[str]:
-        """The networks that have masks, in the order asked for."""
+        """The networks that have masks, in the given order."""
         return list(self.masks)
 
 
@@ -70,14 +70,24 @@ def learn_by_architecture(
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
-    said: Said | None = None,
+    report: Report | None = None,
 ) -> Architectures:
-    """Masks of the photographs ``paths`` for ``targets`` (as :func:`learn_masks` takes them) by each network.
+    """Masks of the same photographs by each network.
 
-    ``networks``: names of the zoo, or networks of your own with the same classes. ``preset`` with
-    ``changes``, such as ``{"iterations": 100}``: the settings. ``said`` gets a line for each network, done or
-    not here. Errors: ``ValueError`` for an unknown name, for a network given twice, and ``ImageErrors`` for
-    bad files.
+    Args:
+        paths: the files of N photographs.
+        targets: a class index, N indices, or N sets of them (as for :func:`learn_masks`).
+        networks: names of the zoo, or networks of your own with the same classes.
+        preset: "default" or "localization"; each network gets its own values.
+        changes: settings that differ from the preset's, such as ``{"iterations": 100}``.
+        seed: of the masks.
+        device: where networks of the zoo run.
+        batch_size: images at once, None for the device's usual number.
+        report: called with one line for each network, done or missing.
+
+    Raises:
+        ValueError: for an unknown name, or a network given twice.
+        ImageErrors: for bad files.
     """
     result, seed = Architectures(), check_seed(seed)
     for entry in networks:
@@ -88,15 +98,15 @@ def learn_by_architecture(
             network = load_network(entry, device=device) if isinstance(entry, str) else entry
         except WeightsUnavailable as error:
             result.unavailable[name] = str(error)
-            if said is not None:
-                said(str(error))
+            if report is not None:
+                report(str(error))
             continue
         settings = MaskSettings.preset(preset, network=name.partition(" ")[0]).replace(**dict(changes or {}))
         images = load_images(paths, network.input_size)
         masks = learn_masks(network, images, targets, settings, seed=seed, batch_size=batch_size)
         result.images[name], result.masks[name] = images, masks
-        if said is not None:
-            said(f"{name}: {len(masks)} masks, {int(masks.converged.sum())} converged")
+        if report is not None:
+            report(f"{name}: {len(masks)} masks, {int(masks.converged.sum())} converged")
     return result
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a mask (§6.6), found by rule and told in words.
+"""What is wrong with a mask (§6.6), found by rules and stated in words.
 
 The paper shows masks on a part of the object, masks on the context and optimizations that did not converge.
 With the saliency h at input size, the pixels O of the object and the logits z:
@@ -7,8 +7,8 @@ With the saliency h at input size, the pixels O of the object and the logits z:
     energy inside = Σ_{p∈O} h(p) / Σ_p h(p),   covered = |{p ∈ O: h(p) ≥ ½}| / |O|,
     effect = (s₀ − s) / (s₀ − s∞) in the deletion game, (s − s∞) / (s₀ − s∞) in the preservation game,
 
-s₀ the score of the image, s∞ of the fully perturbed one, s under the mask. An effect of 1 is all that
-perturbing everything (keeping everything) would do.
+s₀ the score of the image, s∞ of the fully perturbed one, s under the mask. An effect of 1 is that of perturbing
+everything (keeping everything).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from perturb_tutorial.results import Masks
 EMPTY_AREA = 0.01
 """A smaller mask is empty: 1 % of an image is a square of a tenth of its side, some 3×3 mask px of 28×28."""
 FULL_AREA = 0.9
-"""A larger mask is everything: it tells hardly any place from another."""
+"""A larger mask is everything: it hardly distinguishes one part of the image from another."""
 CONTEXT_ENERGY = 0.5
-"""Less energy inside than this and most of the saliency is beside the object."""
+"""With less energy inside than this, most of the saliency is beside the object."""
 PART_COVERED = 0.5
-"""A mask inside the object that covers less of it than this cannot reach the IoU of ½ that §5 asks for."""
+"""A mask inside the object that covers less of it than this cannot reach the IoU of ½ of §5."""
 WEAK_EFFECT = 0.5
-"""A mask with less effect leaves the score nearer to where it was than to where it should go."""
+"""With less effect the score stays closer to its start than to its goal."""
 SATURATED_GAP = 25 * math.log(2)
 """Log odds from which a float32 softmax is exactly 1: 1 − s < 2⁻²⁵ rounds to 0, and the gradient with it
 (17.3).
@@ -54,7 +54,7 @@ KINDS = {
     "wide": "the object is covered, but most of the saliency is beside it",
     "part": "the mask lies on the object but covers less than half of it",
 }
-"""The kinds of failure, in the order in which they are told."""
+"""The kinds of failure, in the order in which they are reported."""
 
 
 class _Words(NamedTuple):
@@ -96,9 +96,7 @@ class Diagnosis:
 
     @property
     def works(self) -> bool:
-        """Whether the mask explains something: it converged, has an effect, and is neither empty nor
-        everything.
-        """
+        """Whether the mask converged, has an effect, and is neither empty nor everything."""
         return not {"not finite", "not converged", "weak", "empty", "everything"} & set(self.kinds)
 
     def __str__(self) -> str:
@@ -119,9 +117,7 @@ def box_mask(boxes: ArrayLike, size: tuple[int, int]) -> Bool:
 
 
 def effects(masks: Masks) -> Tensor:
-    """The effect of each mask, N values; NaN where s₀ ≤ s∞, for then there is nothing to delete or to
-    preserve.
-    """
+    """The effect of each mask, N values; NaN where s₀ ≤ s∞, since then there is nothing to delete or to preserve."""
     span = masks.score_original - masks.score_perturbed
     gain = masks.settings.rules.gain(masks.score_masked, masks.score_original, masks.score_perturbed)
     return torch.where(span > 0, gain / span, torch.nan)
@@ -150,9 +146,19 @@ def diagnose(
 ) -> list[Diagnosis]:
     """What is wrong with each of N masks.
 
-    ``images``: N×3×S×S, ``targets``: those the masks were learned for. ``truth``: for each image the pixels
-    of its objects (H×W bool, any size: :func:`box_mask`, ``metrics.union_mask``), or None where they are not
-    known. Errors: ``ValueError`` for different numbers of masks, images and truths.
+    Args:
+        masks: N masks.
+        network: the network that they were learned on.
+        images: N×3×S×S in [0, 1].
+        targets: those that the masks were learned for.
+        truth: for each image the pixels of its objects (H×W bool, any size: :func:`box_mask`,
+            ``metrics.union_mask``), or None where they are not known.
+
+    Returns:
+        One diagnosis for each mask.
+
+    Raises:
+        ValueError: for different numbers of masks, images and truths.
     """
     network.check_images(images)
     truth = [None] * len(masks) if truth is None else list(truth)

@@ -7,7 +7,7 @@
     fig. 10  coco_objects        segments as blocks of color, the mask in jet
 
 Images are 3×H×W in [0, 1], each of its own size; a mask is laid over its image at the image's size. Where a
-mask is missing, its place says so; where it did not converge, the line under it does. (Fig. 3 is
+mask is missing, its panel says so; where it did not converge, the line under it says so. (Fig. 3 is
 :func:`perturb_tutorial.plotting.comparison_grid`, fig. 5 and 6 are :mod:`perturb_tutorial.study.gallery`.)
 """
 
@@ -45,7 +45,7 @@ _PANEL = 1.6  # inches
 
 @dataclass(frozen=True)
 class Panel:
-    """One place of a figure: H×W×3 or nothing, and the line under it."""
+    """One panel of a figure: a picture H×W×3 or nothing, and the line under it."""
 
     picture: Array | None = None
     note: str = ""
@@ -58,7 +58,14 @@ def panel_grid(
     *,
     note: str = "",
 ) -> Figure:
-    """Rows of panels under the names of the columns, a label at the left of each row, ``note`` below all."""
+    """A grid of panels.
+
+    Args:
+        rows: the panels, row by row.
+        columns: the names above the columns.
+        labels: one at the left of each row.
+        note: a text below everything.
+    """
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"rows: expected {len(columns)} panels in each, got {len(row)}")
@@ -96,7 +103,15 @@ def preset_comparison(
     *,
     colormap: str = HEAT_COLORMAP,
 ) -> Figure:
-    """Fig. 4: each photograph, its default mask and its localization mask (§6.2)."""
+    """Fig. 4: each photograph, its default mask and its localization mask (§6.2).
+
+    Args:
+        images: N photographs, 3×H×W in [0, 1].
+        default: their masks under the default preset.
+        localization: their masks under the localization preset.
+        labels: one for each row.
+        colormap: of the saliency.
+    """
     return _mask_columns(images, {"default": default, "localization": localization}, labels, colormap)
 
 
@@ -108,8 +123,14 @@ def games(
     *,
     colormap: str = HEAT_COLORMAP,
 ) -> Figure:
-    """Fig. 9: each photograph, its mask of the preservation game and the saliency of the deletion game (1 −
-    mask).
+    """Fig. 9: each photograph, its mask of the preservation game and the saliency of the deletion game (1 − mask).
+
+    Args:
+        images: N photographs, 3×H×W in [0, 1].
+        preservation: their masks of the preservation game.
+        deletion: their masks of the deletion game.
+        labels: one for each row.
+        colormap: of the saliency.
     """
     return _mask_columns(images, {"preservation": preservation, "deletion": deletion}, labels, colormap)
 
@@ -122,8 +143,14 @@ def layers(
     names: Mapping[str, str] | None = None,
     colormap: str = HEAT_COLORMAP,
 ) -> Figure:
-    """Fig. 8: each photograph and its masks on layers. ``masks``: by layer; ``names``: what to call a layer
-    (its own name if not given). The size of the mask stands under the layer's name.
+    """Fig. 8: each photograph and its masks on layers; the size of the mask is under the layer's name.
+
+    Args:
+        images: N photographs, 3×H×W in [0, 1].
+        masks: by layer, N each.
+        labels: one for each row.
+        names: what to call each layer; its own name if not given.
+        colormap: of the saliency.
     """
     titled = {}
     for layer, rows in masks.items():
@@ -136,7 +163,7 @@ def layers(
 def architectures(
     result: Architectures, labels: Sequence[str] | None = None, *, colormap: str = HEAT_COLORMAP
 ) -> Figure:
-    """Fig. 7: each photograph and its masks by several networks; a network that is missing is told below."""
+    """Fig. 7: each photograph and its masks by several networks; a note below the figure names missing networks."""
     note = "\n".join(f"not here: {sentence}" for sentence in result.unavailable.values())
     images: Images = next(iter(result.images.values()), [])
     return _mask_columns(images, result.masks, labels, colormap, note=note)
@@ -163,8 +190,8 @@ def coco_objects(cases: Sequence[CocoCase], *, columns: int = 2, colormap: str =
     """Fig. 10: the segments of the category, each instance a block of its own color, and beside it the mask
     in jet.
 
-    ``columns``: pairs of panels in a row, so that several classes of one image can stand side by side. A
-    crowd is gray. ``case.notes`` stand under the mask.
+    ``columns``: pairs of panels in a row, so that several classes of one image can be side by side. A
+    crowd is gray. ``case.notes`` are under the mask.
     """
     if columns < 1:
         raise ValueError(f"columns: expected at least 1, got {columns}")
@@ -220,7 +247,15 @@ def _mask_columns(
     *,
     note: str = "",
 ) -> Figure:
-    """A row for each image: the image, then its saliency by each column's masks laid over it."""
+    """A row for each image: the image, then its saliency by each column's masks laid over it.
+
+    Args:
+        images: N photographs, 3×H×W in [0, 1].
+        masks: by the name of the column, N each.
+        labels: one for each row.
+        colormap: of the saliency.
+        note: a text below everything.
+    """
     pictures = list(images)
     columns = {name: _one_each(rows, len(pictures), name) for name, rows in masks.items()}
     rows = [

@@ -1,4 +1,4 @@
-"""Frames as files: a figure or an array becomes the bytes of a PNG or JPEG, and those an element of a page."""
+"""Frames as files: a figure or an array becomes the bytes of a PNG or JPEG, and the bytes an element of a page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A gallery of one class (§6.2, fig. 5 and 6): the photographs of a folder with their masks on one sheet.
 
-Over each photograph stand the softmax probability of the class and C or I: whether the network's best class
-is it (correct) or not (incorrect). Under the localization preset the mask deletes the five best classes
+Over each photograph is the softmax probability of the class, and C or I: whether it is the network's best class
+(correct) or not (incorrect). Under the localization preset the mask deletes the five best classes
 together, whatever they are, so it shows what else the network looks at.
 """
 
@@ -29,7 +29,7 @@ from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import PRESETS, MaskSettings, check_seed, find_preset
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Endings by which a folder's image files are known, in any case."""
+"""Extensions of a folder's image files, in upper or lower case."""
 
 COLUMNS = 10
 """Photographs in a row; five rows of them are the paper's 50."""
@@ -42,14 +42,14 @@ _LABEL = 24  # px of the line over it
 _INCHES = 1.0  # of one tile
 
 Progress = Callable[[float], None]
-"""Called with the number of masks done, one a file and preset; a fraction while they are being learned."""
+"""Called with the number of masks done, one for each file and preset; a fraction while they are being learned."""
 
 
 @dataclass(frozen=True)
 class Gallery:
     """N photographs of one class with their masks.
 
-    ``names``: what the photographs are called. ``pictures``: N×3×S×S uint8. ``probability``: of the class, N
+    ``names``: of the photographs. ``pictures``: N×3×S×S uint8. ``probability``: of the class, N
     values. ``predicted``: the best class of each. ``masks``: by preset, N each. ``errors``: a line for each
     bad file.
     """
@@ -69,7 +69,7 @@ class Gallery:
 
     @property
     def correct(self) -> list[bool]:
-        """Whether each photograph's best class is the class."""
+        """Whether each photograph's best class is the gallery's class."""
         return [index == self.target for index in self.predicted]
 
     @property
@@ -78,13 +78,12 @@ class Gallery:
         return sum(self.correct) / len(self) if self.names else math.nan
 
     def figure(self, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
-        """The contact sheet, one block a preset."""
+        """The contact sheet, with one block for each preset."""
         return contact_sheet(self, columns=columns, colormap=colormap)
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The image files of ``folder`` by name, known by their endings; its own folders and hidden files are
-    left out.
+    """The image files of ``folder`` by name, recognized by their extensions; subfolders and hidden files are left out.
 
     Errors: ``ValueError`` where there is no such folder or no image in it.
     """
@@ -120,11 +119,20 @@ def learn_gallery(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Gallery:
-    """The masks of the photographs ``paths``, which show the class ``target``, under each preset.
+    """The masks of photographs of one class under each preset.
 
-    ``target``: an index, or a wnid or exact name. ``changes``: settings that differ from the presets', such
-    as ``{"iterations": 100}``. A bad file becomes a line of ``Gallery.errors`` and the others go on. Errors:
-    ``ValueError`` for an unknown target, preset or setting.
+    Args:
+        network: the network that is explained.
+        paths: the files of the photographs. A bad file becomes a line of ``Gallery.errors``.
+        target: the class, an index, a wnid or an exact name.
+        presets: "default", "localization" or both.
+        changes: settings that differ from the presets', such as ``{"iterations": 100}``.
+        seed: of the masks.
+        batch_size: images at once, None for the device's usual number.
+        progress: called with the number of masks done, a fraction while they are being learned.
+
+    Raises:
+        ValueError: for an unknown target, preset or setting.
     """
     index, seed = network.class_index(str(target)), check_seed(seed)
     chosen = {name: find_preset(name) for name in presets}
@@ -195,7 +203,7 @@ def gallery(
 
 
 def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = HEAT_COLORMAP) -> Figure:
-    """Fig. 5 and 6 as one figure: a block a preset, photographs in rows, probability and C or I over each.
+    """Fig. 5 and 6 as one figure: a block for each preset, photographs in rows, probability and C or I over each.
 
     A mask that did not converge has an asterisk, a photograph whose score is not finite a dash; without masks
     there is one block of the photographs alone.

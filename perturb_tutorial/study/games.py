@@ -26,7 +26,7 @@ from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
 from perturb_tutorial.study.failures import Bool, Diagnosis, diagnose
 
 CURVE_STEPS = 28
-"""Steps of a curve: one row of the mask's grid each (784 mask px in 28 steps)."""
+"""Steps of a curve, each of one row of the mask's grid (784 mask px in 28 steps)."""
 
 _PIXELS_AT_ONCE = 16
 Floats = NDArray[np.float64]
@@ -57,7 +57,7 @@ class GameResult:
         return curve_area(self.insertion_curve)
 
     def row(self, index: int) -> dict[str, float | bool]:
-        """Image ``index``'s figures by name."""
+        """The figures of image ``index`` by name."""
         diagnosis = self.diagnoses[index]
         return {
             "area": diagnosis.area,
@@ -107,10 +107,22 @@ def faithfulness_curves(
     steps: int = CURVE_STEPS,
     seed: int = 0,
 ) -> tuple[Floats, Floats]:
-    """The scores along the deletion and the insertion curve of each image, N×(``steps`` + 1) each.
+    """The scores along the deletion and the insertion curve of each image.
 
-    ``saliency``: N×1×S×S at input size. ``settings``: its perturbation (and ``seed`` its noise) stands for
-    what is deleted. Errors: ``ValueError`` for shapes that do not fit.
+    Args:
+        network: the network whose scores are computed.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them.
+        saliency: N×1×S×S at input size.
+        settings: their perturbation replaces deleted pixels; None is the default.
+        steps: of each curve.
+        seed: of a perturbation by noise.
+
+    Returns:
+        Two arrays N×(``steps`` + 1), deletion and insertion.
+
+    Raises:
+        ValueError: for shapes that do not fit.
     """
     network.check_images(images)
     if saliency.shape != (len(images), 1, *images.shape[2:]):
@@ -144,7 +156,17 @@ def measure_game(
     steps: int = CURVE_STEPS,
     seed: int = 0,
 ) -> GameResult:
-    """One game measured on masks that were learned before."""
+    """One game, measured on masks that were learned before.
+
+    Args:
+        network: the network of the masks.
+        images: N×3×S×S in [0, 1].
+        targets: those that the masks were learned for.
+        masks: N masks of one game.
+        truth: the objects, for :func:`diagnose`.
+        steps: of each curve.
+        seed: of a perturbation by noise.
+    """
     deletion, insertion = faithfulness_curves(
         network, images, targets, masks.saliency, masks.settings, steps=steps, seed=seed
     )
@@ -162,10 +184,17 @@ def compare_games(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> GameComparison:
-    """Both games on N images, N×3×S×S, for ``targets`` as :func:`learn_masks` takes them.
+    """Learns and measures the masks of both games on the same images.
 
-    ``settings``: of both games but for ``game`` itself, or one for each game by its name. ``truth``: objects,
-    for :func:`diagnose`.
+    Args:
+        network: the network that is explained.
+        images: N×3×S×S in [0, 1].
+        targets: a class index, N indices, or N sets of them.
+        settings: of both games except for ``game`` itself, or one for each game by its name.
+        truth: the objects, for :func:`diagnose`.
+        steps: of each curve.
+        seed: of the masks and of a perturbation by noise.
+        batch_size: images at once, None for the device's usual number.
     """
     results = {}
     for game in GAMES:

@@ -1,8 +1,8 @@
 """What was measured on data that cannot be shipped: COCO, ImageNet, animal parts.
 
 A benchmark on them takes hours, so a chapter reads its summary from ``data/measured/NAME.json``, which
-``studies/measured.py`` made of a run's own summary. Each file says by which command it was measured; COCO, IMAGENET and
-ANIMAL_PARTS stand there for the reader's own folders.
+``studies/measured.py`` makes from a run's own summary. Each file states the command that measured it; COCO, IMAGENET
+and ANIMAL_PARTS in it stand for the reader's own folders.
 
 >>> grid = measured("grid_pointing_game")  # doctest: +SKIP
 >>> grid.figure("share", "mask", subset="all").estimate  # doctest: +SKIP
@@ -29,7 +29,7 @@ class Measured:
     """One run: the ``command`` that measured it, a ``note``, the ``versions`` of what it ran on, its ``summary``.
 
     ``summary`` is the run's summary.json without what no chapter needs: ``figures`` and ``differences`` (lists),
-    ``records`` (counts, and the mean seconds of a record by method), ``settings``, and what else the benchmark tells.
+    ``records`` (counts, and the mean seconds of a record by method), ``settings``, and further tables of the benchmark.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Measured:
     def figure(self, name: str, method: str, **labels: Any) -> Interval:
         """The figure ``name`` of ``method`` with its 95 % interval; ``labels`` such as ``subset="difficult"``.
 
-        Errors: ``ValueError`` where not exactly one figure is meant.
+        Errors: ``ValueError`` where not exactly one figure matches.
         """
         return self._one("figures", {"name": name, "method": method, **labels})
 
     def difference(self, name: str, first: str, second: str, **labels: Any) -> Interval:
         """The paired difference of the figure ``name``, ``first`` minus ``second``, with its 95 % interval.
 
-        Either order of the two will do. Errors: ``ValueError`` where not exactly one difference is meant.
+        The two methods may be given in either order. Errors: ``ValueError`` where not exactly one difference matches.
         """
         wanted = {"name": name, "method": second, "minus": first, **labels}
         if any(_agrees(row, wanted) for row in self._rows("differences")):
@@ -75,15 +75,17 @@ class Measured:
         found = [row for row in rows if _agrees(row, wanted)]
         if len(found) == 1:
             return _interval(found[0])
-        asked = ", ".join(f"{key} {value}" for key, value in wanted.items())
+        wanted_text = ", ".join(f"{key} {value}" for key, value in wanted.items())
         near = found or [row for row in rows if row["name"] == wanted["name"]] or rows
         labels: dict[str, dict[str, None]] = {}
         for row in near:
             for key, value in row.items():
                 if key not in _NUMBERS:
                     labels.setdefault(key, {})[str(value)] = None
-        told = "; ".join(f"{key}: {', '.join(values)}" for key, values in labels.items())
-        raise ValueError(f"{self.name} has {len(found)} {kind} with {asked}; there are {told or 'none'}")
+        present = "; ".join(f"{key}: {', '.join(values)}" for key, values in labels.items())
+        raise ValueError(
+            f"{self.name} has {len(found)} {kind} with {wanted_text}; there are {present or 'none'}"
+        )
 
 
 def measured_names() -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def measured_names() -> tuple[str, ...]:
 
 @cache
 def measured(name: str) -> Measured:
-    """What was measured under ``name``. Errors: ``ValueError`` lists what there is."""
+    """The stored run called ``name``; ``ValueError`` lists the stored ones if it is not among them."""
     names = measured_names()
     if name not in names:
         raise ValueError(f"name: expected one of {', '.join(names)}, got {name!r}")
@@ -106,6 +108,6 @@ def _agrees(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
-    # A figure that nothing was measured for is null in JSON.
+    # A figure without a measurement is null in JSON.
     estimate, low, high = (float("nan") if row[key] is None else float(row[key]) for key in _NUMBERS[:3])
     return Interval(estimate, low, high, int(row["rows"]), int(row["images"]))

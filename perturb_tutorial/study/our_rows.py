@@ -1,6 +1,6 @@
 """Where each of our numbers comes from: a setting or table of the package, a stored run, or why there is none.
 
-A row of what the package computes has the expression that a reader types and the function that does the same.
+A row computed from the package has the expression that a reader can type, and a function with the same value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SETTING = "the package's setting"
 
 
 class Computed(NamedTuple):
-    """``module: expression`` of the package as it is printed, and the function that computes the same."""
+    """An expression of the package as it is printed, ``module: expression``, and the function that computes it."""
 
     command: str
     value: Callable[[], float]
@@ -179,7 +179,7 @@ def _pointing() -> dict[str, Row]:
         note=_FINE_TUNED,
     )
     difficult = default._replace(labels={"subset": "difficult", "maximum": "mean"})
-    # The category is asked for in both, so of the top-5 setting λ₁ and β are left.
+    # Both have the category as target, so they differ only in λ₁ and β of the top-5 setting.
     below = Figure(
         "pointing_settings",
         "precision",
@@ -198,7 +198,7 @@ def _pointing() -> dict[str, Row]:
             "perturb_tutorial.benchmarks.settings: IMAGES_PER_CLASS",
             lambda: benchmark_settings.IMAGES_PER_CLASS,
         ),
-        "pointing.images": Figure("pointing_game", _asked_images),
+        "pointing.images": Figure("pointing_game", _measured_images),
         "pointing.default.all": default,
         "pointing.default.difficult": difficult,
         "pointing.default.below_top5.all": below,
@@ -215,8 +215,8 @@ def _pointing() -> dict[str, Row]:
     }
 
 
-def _asked_images(run: Measured) -> float:
-    """Images with a pair that was asked; the others show no category that the network knows."""
+def _measured_images(run: Measured) -> float:
+    """Images with a pair that was measured; the others show no category that the network knows."""
     return float(run.figure("hit_rate", "center", subset="all", maximum="mean").images)
 
 

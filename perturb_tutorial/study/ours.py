@@ -1,9 +1,9 @@
-"""Every number of the supplement beside ours: on what, how honestly comparable, and by which command.
+"""Every number of the supplement beside ours: on which data, how comparable, and by which command.
 
-``data/paper/numbers.csv`` says what is printed (:mod:`perturb_tutorial.datasets.paper`). This module says, for each of
-its keys, where ours comes from: an expression of the package, such as
+``data/paper/numbers.csv`` has the printed numbers (:mod:`perturb_tutorial.datasets.paper`). This module gives, for each
+of its keys, the source of ours: an expression of the package, such as
 ``perturb_tutorial.settings: MaskSettings().iterations``, or a figure of a run that is stored in ``data/measured``.
-Nothing is typed in by hand; a number that was not measured says why.
+Nothing is typed in by hand; a number that was not measured has a note that says why.
 
 A row's label is one of
 
@@ -26,8 +26,8 @@ LABELS = ("reproduced", "scaled down", "slip", "not measured")
 
 
 class OurNumber(NamedTuple):
-    """Ours for one key: ``value`` in the paper's unit (None where not measured) with its 95 % interval where it is
-    a measurement, on what, its label, the command that gives it, and a remark.
+    """Our number for one key: ``value`` in the paper's unit (None where not measured) with its 95 % interval where it
+    is a measurement, the data, its label, the command that computes it, and a remark.
     """
 
     key: str
@@ -41,7 +41,7 @@ class OurNumber(NamedTuple):
 
 
 def our_number(key: str) -> OurNumber:
-    """Ours for the printed number ``key``. Errors: ``ValueError`` for an unknown key."""
+    """Our number for the printed number ``key``; ``ValueError`` for an unknown key."""
     known = rows()
     if key not in known:
         raise ValueError(f"key: no printed number {key!r}; there are {', '.join(known)}")
@@ -49,7 +49,7 @@ def our_number(key: str) -> OurNumber:
 
 
 def our_numbers() -> dict[str, OurNumber]:
-    """Ours for every printed number, in the order of the paper's."""
+    """Our numbers for all printed ones, in the paper's order."""
     known = rows()
     return {key: _resolved(key, known[key]) for key in paper_numbers()}
 

@@ -1,6 +1,6 @@
-"""What ``make bench`` measured: the results that the speed chapter shows.
+"""The results of ``make bench``, which the speed chapter shows.
 
-They lie in the repository under ``bench/results/``, one file a kind of machine, and travel in the wheel.
+They are in the repository under ``bench/results/``, one file for each kind of machine, and part of the wheel.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def speed_results(device: str = "cpu") -> dict[str, dict[str, Any]]:
     """The results of ``bench/speed.py`` on ``device`` (cpu or cuda) by kind of machine; empty where none was measured.
 
-    ``ratios`` compare two things measured in turn, ``seconds`` are of one image, ``by_…`` say how cost grows,
-    ``shares`` where the time goes; ``machine`` and ``versions`` say on what.
+    ``ratios`` compare two things measured in turn, ``seconds`` are of one image, ``by_…`` show how the cost grows,
+    ``shares`` where the time goes; ``machine`` and ``versions`` describe the system.
     """
     folders = (_PACKAGE / "data" / "speed", _PACKAGE.parent / "bench" / "results")
     folder = next((folder for folder in folders if folder.is_dir()), None)

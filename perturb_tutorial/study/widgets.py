@@ -1,4 +1,4 @@
-"""Controls that turn a picture, in a running notebook and on a published page alike.
+"""Controls that change a picture, in a running notebook and on a published page alike.
 
 `explorer` takes pictures that were computed before, one for each value of a control (or for each pair of
 values of two controls), and links control and pictures inside the browser: a page that has no kernel shows
@@ -44,37 +44,32 @@ def explorer(
     image_format: ImageFormat = "auto",
     max_bytes: int = MAX_BYTES,
 ) -> Any:
-    """Show the frame of the value that a control is set to.
+    """Shows the frame for the value of a control.
 
-    frames
-        value → frame, in the order in which the control runs; for two controls (first value, second value) →
-        frame, with every combination present. A frame is a matplotlib figure (drawn at 100 dpi and closed),
-        an array H×W or H×W×3 (uint8, or float in [0, 1]), or the bytes of a PNG or JPEG file.
-    label
-        What the control sets, in plain Unicode (``λ₁``, not TeX); a pair for two controls.
-    alt
-        What the picture shows, for a reader who does not see it; called with the value(s), or one text for
-        all frames, to which the values are appended.
-    control
-        "slider", "dropdown" or "buttons"; a pair for two controls.
-    start
-        Value (or pair) shown first; the first one by default.
-    play
-        Also put a play button before the first control.
-    live
-        Called with the value(s) in a running notebook, returns a frame. Its fields are hidden on the
-        published page.
-    value_format
-        Value → its text; numbers are written without an exponent by default.
-    image_format
-        "auto" keeps PNG unless JPEG is far smaller; "png" and "jpeg" force one. Bytes are passed through as
-        they are.
-    max_bytes
-        Limit for all frames together.
+    Args:
+        frames: value → frame, in the order of the control's values; for two controls (first value, second value) →
+            frame, with every combination present. A frame is a matplotlib figure (drawn at 100 dpi and closed), an
+            array H×W or H×W×3 (uint8, or float in [0, 1]), or the bytes of a PNG or JPEG file.
+        label: what the control sets, in plain Unicode (``λ₁``, not TeX); a pair for two controls.
+        alt: what the picture shows, for a reader who does not see it; called with the value(s), or one text for all
+            frames, to which the values are appended.
+        control: "slider", "dropdown" or "buttons"; a pair for two controls.
+        start: value (or pair) shown first; None is the first one.
+        play: whether to put a play button before the first control.
+        live: called with the value(s) in a running notebook, returns a frame. Its fields are hidden on the published
+            page.
+        value_format: value → its text; by default numbers are written without an exponent.
+        image_format: "auto" keeps PNG unless JPEG is far smaller; "png" and "jpeg" force one. Bytes are passed through
+            unchanged.
+        max_bytes: limit for all frames together.
 
-    Returns an ``ipywidgets.VBox``, the controls first, then the pictures. Errors: ``ImportError`` without
-    ipywidgets; ``ValueError`` for frames that are none of the above, an incomplete grid, an unknown control or
-    start, or too many bytes.
+    Returns:
+        An ``ipywidgets.VBox``, the controls first, then the pictures.
+
+    Raises:
+        ImportError: without ipywidgets.
+        ValueError: for frames that are none of the above, an incomplete grid, an unknown control or start, or too many
+            bytes.
     """
     widgets = _ipywidgets()
     text = value_format or _plain
@@ -170,7 +165,7 @@ def _setter(widgets: Any, kind: str, label: str, options: list[str], index: int)
     if len(set(options)) != len(options):
         raise ValueError(f"value_format: expected a different text for each value, got {', '.join(options)}")
     layout = widgets.Layout(width="auto", max_width="32rem")
-    # The label keeps its whole text: a cut one names nothing.
+    # The label is shown in full: a truncated one would be useless.
     style = {"description_width": "initial"}
     if kind == "buttons" and max(map(len, options), default=0) > BUTTON_LETTERS:
         style["button_width"] = "auto"
@@ -181,7 +176,7 @@ def _setter(widgets: Any, kind: str, label: str, options: list[str], index: int)
 
 
 def _player(widgets: Any, setter: Any, count: int, index: int, label: str) -> Any:
-    # Half a second a frame lets the eye compare neighbours.
+    # Half a second for each frame lets the eye compare neighbors.
     player = widgets.Play(min=0, max=count - 1, value=index, interval=500, tooltip=f"Play through {label}")
     widgets.jslink((player, "value"), (setter, "index"))
     return player
@@ -196,7 +191,17 @@ def _live(
     text: Callable[[Any], str],
     image_format: ImageFormat,
 ) -> Any:
-    """Fields for any value, a button that computes its frame, and the frame; only of use with a kernel."""
+    """Fields for any value, a button that computes its frame, and the frame; it needs a kernel.
+
+    Args:
+        widgets: the module ``ipywidgets``.
+        compute: value(s) → frame.
+        labels: one for each control.
+        axes: the values of each control that have frames.
+        alt: the alternative text, or a function of the value(s).
+        text: a value's text.
+        image_format: of the frame.
+    """
     fields = []
     for name, axis in zip(labels, axes, strict=True):
         style = {"description_width": "initial"}
@@ -218,7 +223,7 @@ def _live(
             image = image_element(encode(compute(*values), image_format), _alt(alt, labels, values, text))
             result.value = f'<p role="status">Computed for {html.escape(setting)}:</p>{image}'
         except Exception as error:
-            # A traceback from a button's callback is shown nowhere in most front ends.
+            # Most front ends do not show a traceback from a button's callback.
             message = html.escape(f"{type(error).__name__}: {error}")
             result.value = f'<p role="alert">{html.escape(setting)}: {message}</p>'
         finally:

@@ -12,7 +12,7 @@ from benchmark_cases import CLASSES, annotation, fake_method, figure, rectangle,
 from PIL import Image
 
 from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkSettings, read_records, run_benchmark
-from perturb_tutorial.cli.benchmark import _tell
+from perturb_tutorial.cli.benchmark import _print_outcome
 from perturb_tutorial.datasets import read_coco_json
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -141,7 +141,7 @@ def test_an_image_mended_between_two_starts_is_left_out_for_all_methods(
     clean = run_benchmark("localization", rest, network, tmp_path / "clean", settings)
     for name in ("figures", "differences", "curves"):
         assert outcome.summary[name] == clean.summary[name]
-    _tell(outcome)
+    _print_outcome(outcome)
     told = capsys.readouterr().err
     assert "1 bad images are in no figure" in told
     assert "1 records of these images, from another start of the run, are set aside" in told

@@ -44,7 +44,7 @@ def test_a_good_file_passes_unchanged_and_an_unknown_size_is_filled_in(tmp_path:
     assert check_image(good) == good
     filled = check_image(ImageRecord(1, path))
     assert filled.size == (10, 20)
-    with pytest.raises(ValueError, match=r"a\.png: its annotations do not tell its size"):
+    with pytest.raises(ValueError, match=r"a\.png: its annotations do not give its size"):
         _ = ImageRecord(1, path).size
 
 

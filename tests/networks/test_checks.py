@@ -186,7 +186,7 @@ def test_a_module_that_remembers_is_refused():
 def test_a_fixed_number_of_images_is_told(function, got):
     with pytest.raises(ValueError, match=re.escape(got)) as caught:
         network_of(Between(Function(function)))
-    assert "a -1 in place of a fixed number of images" in str(caught.value)
+    assert "-1 in place of a fixed number of images" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -260,10 +260,10 @@ def test_sizes_agree_on_an_image_of_the_input_size(tmp_path: Path, lite0: pt.Net
     first, *others = size_question.pictures(record.path, 224).values()
     for image in others:
         torch.testing.assert_close(image, first, rtol=0, atol=1e-6)
-    (row,) = size_question.ask(size_question.any_size(lite0), [Question(record, 1, "one", (207,))])
+    (row,) = size_question.measure(size_question.any_size(lite0), [Question(record, 1, "one", (207,))])
     for method in size_question.METHODS:
         for maximum in size_question.MAXIMA:
-            answers = {row[f"{m}, {s}, {maximum}"] for m, s in size_question.ASKED if m == method}
+            answers = {row[f"{m}, {s}, {maximum}"] for m, s in size_question.VARIANTS if m == method}
             assert len(answers) == 1
 
 

@@ -211,9 +211,9 @@ def test_networks_get_their_own_size_and_a_missing_one_a_sentence(tiny, files, m
         raise pt.WeightsUnavailable(f"{name}: its weights could not be downloaded")
 
     monkeypatch.setattr(architectures, "load_network", unavailable)
-    said = []
+    lines = []
     result = learn_by_architecture(
-        files, [0, 1, 2], [tiny, "alexnet", larger], changes={"iterations": 3}, said=said.append
+        files, [0, 1, 2], [tiny, "alexnet", larger], changes={"iterations": 3}, report=lines.append
     )
     assert result.names == [tiny.name, "larger"]
     assert {name: tuple(images.shape[2:]) for name, images in result.images.items()} == {
@@ -221,7 +221,7 @@ def test_networks_get_their_own_size_and_a_missing_one_a_sentence(tiny, files, m
         "larger": (48, 48),
     }
     assert result.unavailable == {"alexnet": "alexnet: its weights could not be downloaded"}
-    assert len(said) == 3
+    assert len(lines) == 3
     expected = pt.learn_masks(larger, pt.load_images(files, 48), [0, 1, 2], pt.MaskSettings(iterations=3))
     assert torch.equal(result.masks["larger"].grid, expected.grid)
     table = saliency_correlations(result.masks, 64)
