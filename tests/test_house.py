@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import perturb_tutorial as pt
+from perturb_tutorial.benchmarks import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "perturb_tutorial"
@@ -197,6 +198,37 @@ def test_chapters_use_public_names_only() -> None:
                         f"{path.name}: {parts}"
                     )
                     assert f"{PACKAGE}.files" not in names, path.name
+
+
+def known_by_name(folder: Path, names: set[str]) -> list[str]:
+    """A line for each place in ``folder`` that compares with one of ``names``, or with its class."""
+    found = []
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            asked: list[ast.expr] = []
+            if isinstance(node, ast.Compare):
+                asked = [node.left, *node.comparators]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                asked = node.args[1:]
+            for part in (part for expression in asked for part in ast.walk(expression)):
+                told = part.value if isinstance(part, ast.Constant) else getattr(part, "id", None)
+                if told in names:
+                    found.append(f"{path.name}, line {node.lineno}: {told}")
+    return found
+
+
+def test_no_benchmark_is_known_by_name_to_what_runs_it(tmp_path: Path) -> None:
+    """What differs from one to the next is an attribute or a method of ``Benchmark``, so that a new one needs a file
+    and its line in the registry. ``localization`` is a preset's name as well, which other rooms may compare with.
+    """
+    names = set(BENCHMARKS) | {type(benchmark).__name__ for benchmark in BENCHMARKS.values()}
+    assert known_by_name(ROOT / PACKAGE / "benchmarks", names) == []
+    (tmp_path / "worker.py").write_text(
+        'if benchmark.name == "localization" and isinstance(benchmark, (int, AnimalParts)):\n    pass\n'
+    )
+    assert known_by_name(tmp_path, names) == [
+        "worker.py, line 1: localization", "worker.py, line 1: AnimalParts"
+    ]  # fmt: skip
 
 
 def test_the_public_names_stay() -> None:

@@ -16,10 +16,10 @@ import importlib.util
 import json
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 ANNOTATIONS = Path(__file__).resolve().parents[1] / "data" / "samples" / "annotations.json"
@@ -44,10 +44,17 @@ def photograph(record: Json) -> Path:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def polygon_area(polygon: list[float]) -> float:
-    """Area in px² of one polygon x₁, y₁, x₂, y₂, …"""
-    x, y = np.asarray(polygon[::2]), np.asarray(polygon[1::2])
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+def polygon_area(polygon: list[float]) -> Fraction:
+    """Area in px² of one polygon x₁, y₁, x₂, y₂, … whose vertices are rounded.
+
+    Exact: an area may end in half of its last digit, and rounding a sum of floats would go up on one machine and
+    down on another.
+    """
+    points = [Fraction(round(value * 10**DECIMALS), 10**DECIMALS) for value in polygon]
+    x, y = points[::2], points[1::2]
+    after_x, after_y = x[1:] + x[:1], y[1:] + y[:1]
+    terms = (a * d - b * c for a, b, c, d in zip(x, y, after_x, after_y, strict=True))
+    return abs(sum(terms, Fraction())) / 2
 
 
 def tidy_annotation(annotation: Json) -> Json:
@@ -62,7 +69,7 @@ def tidy_annotation(annotation: Json) -> Json:
         "category_id": annotation["category_id"],
         "iscrowd": 0,
         "bbox": [round(value, DECIMALS) for value in box],
-        "area": round(sum(map(polygon_area, polygons)), DECIMALS),
+        "area": float(round(sum(map(polygon_area, polygons)), DECIMALS)),
         "segmentation": polygons,
     }
     if "keypoints" in annotation:

@@ -15,21 +15,24 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perturb_tutorial.benchmarks.base import Benchmark, View
-from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.data import BenchmarkData, read_samples
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.summary import Figures, keys
 from perturb_tutorial.benchmarks.worker import mask_heats
 from perturb_tutorial.datasets import (
+    animal_categories,
     category_matches,
     imagenet_classes_of,
     imagenet_indices,
     imagenet_names,
+    read_animal_parts,
     with_both_parts,
 )
 from perturb_tutorial.datasets.paper import fig11
@@ -57,6 +60,16 @@ class AnimalParts(Benchmark):
     methods = ("mask", INITIAL_DISC)
     own_methods = (INITIAL_DISC,)
     columns = {"eyes": "list double", "feet": "list double", "outside": "int64"}  # noqa: RUF012  (ClassVar in the base)
+
+    def read(
+        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+    ) -> BenchmarkData:
+        """The animal parts in ``root``; ImageNet's images may be elsewhere, in ``images``."""
+        return BenchmarkData(read_animal_parts(root, images), kinds=animal_categories(root))
+
+    def read_samples(self) -> BenchmarkData:
+        """The package's own photographs, one class an image."""
+        return read_samples(labels=True)
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
         """The images that show an eye and a foot of one animal's category, of classes that have enough of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perturb_tutorial.baselines.registry import METHODS
-from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.data import BenchmarkData, read_photographs, read_samples
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.networks import Network
@@ -77,6 +78,8 @@ class Benchmark(ABC):
         points: whether a method that chooses a point itself is evaluated by that point instead of its map.
         reads_grid: whether the map of a learned mask is the grid that was optimized, which saturates at exactly 1,
             instead of the softened mask on the image.
+        predicted_targets: whether a mask is learned for the best predicted classes instead of the question's, where the
+            settings' ``target_count`` is above 1.
     """
 
     name: ClassVar[str]
@@ -86,6 +89,7 @@ class Benchmark(ABC):
     columns: ClassVar[dict[str, str]]
     points: ClassVar[bool] = False
     reads_grid: ClassVar[bool] = False
+    predicted_targets: ClassVar[bool] = False
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:
         """The methods that are evaluated; ``ValueError`` lists the known ones if a name is unknown."""
@@ -95,9 +99,29 @@ class Benchmark(ABC):
                 raise ValueError(f"methods: expected some of {', '.join(known)}, got {name!r}")
         return settings.methods or self.methods
 
+    def read(
+        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+    ) -> BenchmarkData:
+        """The data in the folder ``root``, for which ``read_data`` has the arguments."""
+        return read_photographs(root, split, near=near)
+
+    def read_samples(self) -> BenchmarkData:
+        """The package's own photographs."""
+        return read_samples()
+
+    def first_step(self) -> Benchmark | None:
+        """What is measured before, since this benchmark's questions depend on it; None where they do not."""
+        return None
+
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
         """The questions for every method, image by image, before ``settings.limit``."""
         return data.questions()
+
+    def questions_after(
+        self, questions: list[Question], records: pd.DataFrame, settings: BenchmarkSettings
+    ) -> list[Question]:
+        """What is asked after the first step, from its questions and records."""
+        return questions
 
     @abstractmethod
     def measure(self, view: View) -> dict[str, Any]:

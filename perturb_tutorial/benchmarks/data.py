@@ -17,11 +17,9 @@ from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.datasets import (
     Dataset,
     ImageRecord,
-    animal_categories,
     category_matches,
     first_images,
     imagenet_classes_of,
-    read_animal_parts,
     read_coco,
     read_coco_json,
     read_imagenet,
@@ -90,18 +88,26 @@ def read_data(
         ValueError: with one line, also where one of COCO's category ids has another name: the ImageNet classes under
             COCO's categories are not those of other data in COCO's format.
     """
+    from perturb_tutorial.benchmarks.registry import find_benchmark  # which needs this module to load
+
+    found = find_benchmark(benchmark)
     if str(folder) == SAMPLES:
-        return read_samples(labels=benchmark == "animal-parts")
+        return found.read_samples()
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"data: {root} is not a folder; give the data set's own, or {SAMPLES}")
-    if benchmark == "animal-parts":
-        return BenchmarkData(read_animal_parts(root, images), kinds=animal_categories(root))
+    return found.read(root, split, images=images, near=near)
+
+
+def read_photographs(
+    root: Path, split: str | None = None, *, near: bool = False, segments: bool = False
+) -> BenchmarkData:
+    """COCO or ImageNet in the folder ``root``; ``segments``: only COCO, which has them, will do."""
     if any(root.glob("annotations/instances_*.json")):
         dataset = read_coco(root, split)
         _check_names(dataset)
         return BenchmarkData(dataset, imagenet_classes_of(near=near))
-    if benchmark == "pointing-game":
+    if segments:
         raise ValueError(
             f"data: {root}: expected COCO's annotations/instances_<split>.json in it, found none"
         )

@@ -67,6 +67,16 @@ class GridPointingGame(Benchmark):
         "elsewhere": "bool",
     }
 
+    def first_step(self) -> Benchmark:
+        """What the network recognizes."""
+        return Recognition()
+
+    def questions_after(
+        self, questions: list[Question], records: pd.DataFrame, settings: BenchmarkSettings
+    ) -> list[Question]:
+        """One a cell of each mosaic of recognized images."""
+        return mosaic_questions(questions, records, settings)
+
     def measure(self, view: View) -> dict[str, Any]:
         """The share inside the cell, and the images of the mosaic."""
         mosaic, cell = view.question.image, view.question.cell

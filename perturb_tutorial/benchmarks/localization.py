@@ -40,6 +40,7 @@ class Localization(Benchmark):
     about = "Does the box around the map's high part fit the object? (§5)"
     methods = (WHOLE_IMAGE, *COMPARED)
     own_methods = (WHOLE_IMAGE,)
+    predicted_targets = True
     columns = {f"right_{threshold}": "string" for threshold in THRESHOLDS}  # noqa: RUF012  (ClassVar in the base)
 
     def chosen_methods(self, settings: BenchmarkSettings) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ mean over classes; hit_rate that over all pairs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
-from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.data import BenchmarkData, read_photographs
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.summary import Figures, keys, wide
@@ -73,6 +74,12 @@ class PointingGame(Benchmark):
         """The settings' methods and always ``center``, with which every method is compared."""
         chosen = super().chosen_methods(settings)
         return chosen if CENTER in chosen else (CENTER, *chosen)
+
+    def read(
+        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+    ) -> BenchmarkData:
+        """COCO, since a hit is one of a segment."""
+        return read_photographs(root, split, near=near, segments=True)
 
     def questions(self, data: BenchmarkData, settings: BenchmarkSettings) -> list[Question]:
         """The pairs of the first images of each class (§4: 400)."""

@@ -13,7 +13,6 @@ import torch
 
 from perturb_tutorial.benchmarks.base import COMMON, Benchmark
 from perturb_tutorial.benchmarks.data import BenchmarkData
-from perturb_tutorial.benchmarks.grid_pointing import GridPointingGame, Recognition, mosaic_questions
 from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ENGINES = ("local", "ray")
-RECOGNITION = "recognition.parquet"
-"""The first step of the grid pointing game."""
 LINES = 100
 """How many lines about left-out images summary.json quotes."""
 
@@ -60,11 +57,11 @@ class Outcome:
 
 
 def plan_benchmark(name: str, data: BenchmarkData, settings: BenchmarkSettings | None = None) -> Plan:
-    """The plan of ``run_benchmark``; for the grid pointing game that of the first step, which classifies the images."""
+    """The plan of ``run_benchmark``: that of the first step, for a benchmark that has one."""
     settings = settings or BenchmarkSettings()
     benchmark = find_benchmark(name)
     benchmark.chosen_methods(settings)
-    first = Recognition() if isinstance(benchmark, GridPointingGame) else benchmark
+    first = benchmark.first_step() or benchmark
     all_questions = first.questions(data, settings)
     _check_ids(all_questions)
     questions = limited(all_questions, settings.limit, settings.seed)
@@ -114,13 +111,12 @@ def run_benchmark(
         agree(folder / SETTINGS, _fingerprint(benchmark, data, plan, network, settings))
         computed = 0
         about: dict[str, Any] = {}
-        if isinstance(benchmark, GridPointingGame):
-            first = Recognition()
-            frame, computed = _step(first, plan, network, settings, folder / RECOGNITION, compute, progress)
-            about = {
-                "recognition": {"records": counts(frame, plan.records), **figures(first, frame, settings)}
-            }
-            questions = mosaic_questions(list(plan.questions), frame, settings)
+        first = benchmark.first_step()
+        if first is not None:
+            before = folder / f"{first.name}.parquet"
+            frame, computed = _step(first, plan, network, settings, before, compute, progress)
+            about = {first.name: {"records": counts(frame, plan.records), **figures(first, frame, settings)}}
+            questions = benchmark.questions_after(list(plan.questions), frame, settings)
             plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
         frame, more = _step(benchmark, plan, network, settings, folder / RECORDS, compute, progress)
         content = {

@@ -126,7 +126,7 @@ class Worker:
             points = variable_occlusion_points(network, images, sets, seed=settings.seed)
             return Answers(points=[(x, y) for x, y in points.tolist()])
         if method == "mask":
-            if settings.target_count > 1 and self.benchmark.name == "localization":
+            if settings.target_count > 1 and self.benchmark.predicted_targets:
                 sets = best_targets(network, images, settings.target_count)
             masks = learn_masks(
                 network, images, sets, settings.mask, seed=settings.seed, engine=settings.mask_engine

@@ -8,11 +8,13 @@ import re
 import sys
 from pathlib import Path
 
+import house
 import nbformat
 import pytest
 import yaml
 from chapter_facts import ChapterFactsError, chapter_facts, minutes, reading_minutes, spoken
 from chapter_form import chapter
+from data_rows import check_rows
 from notebook_form import write_whole
 
 import perturb_tutorial as pt
@@ -48,14 +50,16 @@ def test_every_page_is_in_the_table_of_contents_once() -> None:
     assert chapters == sorted(chapters), "in the order of their numbers"
 
 
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_stated_times_are_possible(path: Path) -> None:
-    facts = chapter_facts(path)
-    estimate = reading_minutes(nbformat.read(path, as_version=4))
-    assert 0.8 * estimate <= facts.read <= 2.5 * estimate, (
-        f"{facts.read:.0f} min to read, by its length {estimate:.0f}"
-    )
-    assert facts.quick <= facts.run <= 3
+def test_stated_times_are_possible() -> None:
+    def check(path: Path) -> None:
+        facts = chapter_facts(path)
+        estimate = reading_minutes(nbformat.read(path, as_version=4))
+        assert 0.8 * estimate <= facts.read <= 2.5 * estimate, (
+            f"{facts.read:.0f} min to read, by its length {estimate:.0f}"
+        )
+        assert facts.quick <= facts.run <= 3
+
+    check_rows({path.stem: path for path in STORED}, check)
 
 
 def test_a_chapter_without_its_time_is_named(tmp_path: Path) -> None:
@@ -89,9 +93,54 @@ def test_the_reference_has_every_module_and_public_name() -> None:
         assert home in listed, f"{name} lives in {home}"
 
 
-@pytest.mark.parametrize("name", pt.__all__)
-def test_a_public_name_has_a_docstring(name: str) -> None:
-    assert (getattr(pt, name).__doc__ or "").strip()
+def test_every_public_name_has_a_docstring() -> None:
+    without = [name for name in pt.__all__ if not (getattr(pt, name).__doc__ or "").strip()]
+    assert not without, ", ".join(without)
+
+
+def test_the_picture_of_the_house_is_that_of_the_imports() -> None:
+    """Drawn from the table that the imports are compared with; who cannot see it is told the same floors."""
+    floors = house.floors()
+    assert [name for row in floors for name in row if not name.isidentifier()] == []
+    assert {"settings", "canvas", "benchmarks", "cli"} <= {name for row in floors for name in row}
+    drawn = house.drawn(floors)
+    assert house.PICTURE.read_text(encoding="utf-8") == drawn, "run: python tools/house.py"
+    (alt,) = re.findall(
+        r"^:alt: .*ground up, they hold (.*)\.$", (BOOK / "contributing.md").read_text("utf-8"), re.M
+    )
+    assert [sorted(re.split(r", | and ", row)) for row in alt.split("; ")] == floors
+
+
+def parts_that_are_missing(page: str) -> list[str]:
+    """Files, folders and names of code that ``page`` has in backquotes and the project has not."""
+    tops = ("perturb_tutorial", "tests", "tools", "book", "data")
+    paths = [*ROOT.glob("*.*"), *(path for top in tops for path in (ROOT / top).rglob("*"))]
+    there = {f"/{path.relative_to(ROOT).as_posix()}" for path in paths}
+    code = "\n".join(
+        Path(f"{ROOT}{path}").read_text(encoding="utf-8")
+        for path in there
+        if path.endswith(".py") and path != "/tests/book/test_book_pages.py"
+    )
+    quoted = {text for text in re.findall(r"`([^`\n]+)`", page) if "NAME" not in text and "NN" not in text}
+    files = {text for text in quoted if re.fullmatch(r"[\w/]+(\.(py|md|csv|toml|yml)|/\w+)", text)}
+    names = {text for text in quoted if re.fullmatch(r"\w+_\w+|[A-Z]\w*[A-Z]\w*", text)}
+    return [
+        *sorted(text for text in files if not any(path.endswith(f"/{text}") for path in there)),
+        *sorted(text for text in names if not re.search(rf"^ *(def |class )?{text}\b *[(=:]", code, re.M)),
+    ]
+
+
+def test_contributors_are_led_to_what_there_is() -> None:
+    page = (BOOK / "contributing.md").read_text(encoding="utf-8").replace("`perturb_tutorial`", "")
+    missing = parts_that_are_missing(page)
+    assert not missing, ", ".join(missing)
+    assert parts_that_are_missing(
+        "`tests/attic`, `canvas.py`, `attic.py`, `METHODS` and `test_the_attics_door`"
+    ) == [
+        "attic.py",
+        "tests/attic",
+        "test_the_attics_door",
+    ]
 
 
 def test_slips_page_names_every_slip_of_the_numbers() -> None:

@@ -21,6 +21,28 @@ from perturb_tutorial.datasets.paper import (
 )
 from perturb_tutorial.files import read_table, resource
 
+PRINTED = {
+    "localization.value.alpha": 0.25,
+    "localization.value.error": 48.4,
+    "localization.energy.alpha": 0.90,
+    "localization.energy.error": 46.1,
+    "localization.mean.alpha": 1.0,
+    "localization.mean.error": 46.0,
+    "localization.heldout.default.error": 41.9,
+    "localization.heldout.top5.error": 39.6,
+    "pointing.default.all": 36.40,
+    "pointing.default.difficult": 28.21,
+    "pointing.images": 20721,
+    "variable_occlusion.area.mu": 7.5060,
+    "variable_occlusion.area.sigma": 1.2848,
+    "variable_occlusion.y.mean": 116.0759,
+    "variable_occlusion.y.sigma": 47.5054,
+    "layer.vgg16.pool1.area_weight": 5e-5,
+    "layer.alexnet.pool5.tv_weight": 1e-3,
+    "animal_parts.bird.stderr": 0.04,
+}
+"""Some of the numbers, typed from the paper a second time."""
+
 
 def test_every_number_has_a_unit_a_section_and_a_key_of_its_own() -> None:
     rows = read_table("paper/numbers.csv")
@@ -32,31 +54,9 @@ def test_every_number_has_a_unit_a_section_and_a_key_of_its_own() -> None:
         assert math.isfinite(number.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("localization.value.alpha", 0.25),
-        ("localization.value.error", 48.4),
-        ("localization.energy.alpha", 0.90),
-        ("localization.energy.error", 46.1),
-        ("localization.mean.alpha", 1.0),
-        ("localization.mean.error", 46.0),
-        ("localization.heldout.default.error", 41.9),
-        ("localization.heldout.top5.error", 39.6),
-        ("pointing.default.all", 36.40),
-        ("pointing.default.difficult", 28.21),
-        ("pointing.images", 20721),
-        ("variable_occlusion.area.mu", 7.5060),
-        ("variable_occlusion.area.sigma", 1.2848),
-        ("variable_occlusion.y.mean", 116.0759),
-        ("variable_occlusion.y.sigma", 47.5054),
-        ("layer.vgg16.pool1.area_weight", 5e-5),
-        ("layer.alexnet.pool5.tv_weight", 1e-3),
-        ("animal_parts.bird.stderr", 0.04),
-    ],
-)
-def test_numbers_are_the_printed_ones(key: str, value: float) -> None:
-    assert paper_number(key).value == value
+def test_numbers_are_the_printed_ones() -> None:
+    other = {key: paper_number(key).value for key in PRINTED if paper_number(key).value != PRINTED[key]}
+    assert not other, other
 
 
 def test_slips_are_named_where_they_stand() -> None:

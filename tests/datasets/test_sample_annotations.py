@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_rows import check_rows
 from PIL import Image, ImageFilter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +34,11 @@ KEYPOINTS = [
     "right_hind_foot",
 ]
 FINE = 8  # rasters are this much finer than the photograph, so that a 2 px wide leg has 16 pixels across
-each_image = pytest.mark.parametrize("image", DATA["images"], ids=lambda image: image["name"])
-each_annotation = pytest.mark.parametrize(
-    "annotation",
-    DATA["annotations"],
-    ids=lambda a: f"{IMAGES[a['image_id']]['name']}-{CATEGORIES[a['category_id']]['name']}-{a['id']}",
-)
+NAMED_IMAGES = {image["name"]: image for image in DATA["images"]}
+NAMED_ANNOTATIONS = {
+    f"{IMAGES[a['image_id']]['name']}-{CATEGORIES[a['category_id']]['name']}-{a['id']}": a
+    for a in DATA["annotations"]
+}
 
 
 def annotations_of(image: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,111 +122,122 @@ def test_ids_are_unique_and_references_resolve() -> None:
     assert {annotation["category_id"] for annotation in DATA["annotations"]} == set(CATEGORIES)
 
 
-@pytest.mark.parametrize("category", DATA["categories"], ids=lambda category: category["name"])
-def test_category_ids_say_what_they_hold(category: dict[str, Any]) -> None:
-    indices = category["imagenet_indices"]
-    if category["id"] < 1000:
-        rows = [row for row in table("coco_to_imagenet.csv") if int(row["category_id"]) == category["id"]]
-        wnids = {wnid for row in rows if row["match"] == "exact" for wnid in row["wnids"].split()}
-        known = {row["wnid"]: int(row["index"]) for row in table("imagenet_classes.csv")}
-        assert {row["category"] for row in rows} == {category["name"]}
-        assert indices == sorted(known[wnid] for wnid in wnids)
-    elif category["id"] < 2000:
-        assert indices[0] == category["id"] - 1000
-        assert imagenet_names()[indices[0]].lower() == category["name"]
-    else:
-        assert indices == []
-        assert category["name"] not in {name.lower() for name in imagenet_names().values()}
-    assert category.get("keypoints", KEYPOINTS) == KEYPOINTS
+def test_category_ids_say_what_they_hold() -> None:
+    def check(category: dict[str, Any]) -> None:
+        indices = category["imagenet_indices"]
+        if category["id"] < 1000:
+            rows = [row for row in table("coco_to_imagenet.csv") if int(row["category_id"]) == category["id"]]
+            wnids = {wnid for row in rows if row["match"] == "exact" for wnid in row["wnids"].split()}
+            known = {row["wnid"]: int(row["index"]) for row in table("imagenet_classes.csv")}
+            assert {row["category"] for row in rows} == {category["name"]}
+            assert indices == sorted(known[wnid] for wnid in wnids)
+        elif category["id"] < 2000:
+            assert indices[0] == category["id"] - 1000
+            assert imagenet_names()[indices[0]].lower() == category["name"]
+        else:
+            assert indices == []
+            assert category["name"] not in {name.lower() for name in imagenet_names().values()}
+        assert category.get("keypoints", KEYPOINTS) == KEYPOINTS
+
+    check_rows({str(category["id"]): category for category in DATA["categories"]}, check)
 
 
-@each_image
-def test_image_has_its_class_annotated_or_says_why_not(image: dict[str, Any]) -> None:
-    own = annotations_of(image)
-    assert bool(own) != bool(image.get("unannotated"))
-    index = image["imagenet_index"]
-    assert image["label_source"] == (
-        None if index is None else "ImageNet" if image["package"] == "foolbox" else "perturb_tutorial"
-    )
-    if own and index is not None:
-        assert any(index in CATEGORIES[a["category_id"]]["imagenet_indices"] for a in own)
+def test_image_has_its_class_annotated_or_says_why_not() -> None:
+    def check(image: dict[str, Any]) -> None:
+        own = annotations_of(image)
+        assert bool(own) != bool(image.get("unannotated"))
+        index = image["imagenet_index"]
+        assert image["label_source"] == (
+            None if index is None else "ImageNet" if image["package"] == "foolbox" else "perturb_tutorial"
+        )
+        if own and index is not None:
+            assert any(index in CATEGORIES[a["category_id"]]["imagenet_indices"] for a in own)
+
+    check_rows(NAMED_IMAGES, check)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [image for image in DATA["images"] if image["package"] == "foolbox"],
-    ids=lambda image: image["name"],
-)
-def test_foolbox_file_names_tell_class_and_name(image: dict[str, Any]) -> None:
-    match = re.fullmatch(r"imagenet_\d\d_(\d+)\.jpg", image["file_name"])
-    assert match is not None
-    index = int(match.group(1))
-    assert image["imagenet_index"] == index
-    primary = imagenet_names()[index].lower().replace(" ", "_")
-    assert re.fullmatch(re.escape(primary) + r"(_\d)?", image["name"])
+def test_foolbox_file_names_tell_class_and_name() -> None:
+    def check(image: dict[str, Any]) -> None:
+        match = re.fullmatch(r"imagenet_\d\d_(\d+)\.jpg", image["file_name"])
+        assert match is not None
+        index = int(match.group(1))
+        assert image["imagenet_index"] == index
+        primary = imagenet_names()[index].lower().replace(" ", "_")
+        assert re.fullmatch(re.escape(primary) + r"(_\d)?", image["name"])
+
+    check_rows({name: image for name, image in NAMED_IMAGES.items() if image["package"] == "foolbox"}, check)
 
 
-@each_image
-def test_photograph_is_the_one_that_was_annotated(image: dict[str, Any]) -> None:
-    path = photograph(image)
-    assert path.name == image["file_name"]
-    with Image.open(path) as file:
-        assert file.size == (image["width"], image["height"])
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == image["sha256"]
+def test_photograph_is_the_one_that_was_annotated() -> None:
+    def check(image: dict[str, Any]) -> None:
+        path = photograph(image)
+        assert path.name == image["file_name"]
+        with Image.open(path) as file:
+            assert file.size == (image["width"], image["height"])
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == image["sha256"]
+
+    check_rows(NAMED_IMAGES, check)
 
 
-@each_annotation
-def test_polygons_are_simple_and_inside(annotation: dict[str, Any]) -> None:
-    image = IMAGES[annotation["image_id"]]
-    for polygon in annotation["segmentation"]:
-        points = np.array(polygon).reshape(-1, 2)
-        assert len(points) >= 3
-        assert (points >= 0).all()
-        assert (points <= [image["width"], image["height"]]).all()
-        edges = list(zip(points, np.roll(points, -1, axis=0), strict=True))
-        crossed = [
-            (first, second)
-            for first in range(len(edges))
-            for second in range(first)
-            if crossing(*edges[first], *edges[second])
-        ]
-        assert not crossed
+def test_polygons_are_simple_and_inside() -> None:
+    def check(annotation: dict[str, Any]) -> None:
+        image = IMAGES[annotation["image_id"]]
+        for polygon in annotation["segmentation"]:
+            points = np.array(polygon).reshape(-1, 2)
+            assert len(points) >= 3
+            assert (points >= 0).all()
+            assert (points <= [image["width"], image["height"]]).all()
+            edges = list(zip(points, np.roll(points, -1, axis=0), strict=True))
+            crossed = [
+                (first, second)
+                for first in range(len(edges))
+                for second in range(first)
+                if crossing(*edges[first], *edges[second])
+            ]
+            assert not crossed
+
+    check_rows(NAMED_ANNOTATIONS, check)
 
 
-@each_annotation
-def test_area_and_box_are_those_of_the_segmentation(annotation: dict[str, Any]) -> None:
+def test_area_and_box_are_those_of_the_segmentation() -> None:
     """The oracle is COCO's rasterizer. A sum of areas larger than the union's would also tell that polygons
     of one object overlap.
     """
-    coco_mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is the oracle here")
-    mask = fine_mask(annotation, IMAGES[annotation["image_id"]])
-    # 1 %; a boat of 12 px² has a rim that the finer raster still blurs by half a fine pixel.
-    assert coco_mask.area(mask) / FINE**2 == pytest.approx(annotation["area"], rel=0.01, abs=1.0)
-    # Rounding to fine pixels moves each side by less than one of them: 2/8 px for both sides.
-    np.testing.assert_allclose(coco_mask.toBbox(mask) / FINE, annotation["bbox"], atol=2 / FINE)
+
+    def check(annotation: dict[str, Any]) -> None:
+        coco_mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is the oracle here")
+        mask = fine_mask(annotation, IMAGES[annotation["image_id"]])
+        # 1 %; a boat of 12 px² has a rim that the finer raster still blurs by half a fine pixel.
+        assert coco_mask.area(mask) / FINE**2 == pytest.approx(annotation["area"], rel=0.01, abs=1.0)
+        # Rounding to fine pixels moves each side by less than one of them: 2/8 px for both sides.
+        np.testing.assert_allclose(coco_mask.toBbox(mask) / FINE, annotation["bbox"], atol=2 / FINE)
+
+    check_rows(NAMED_ANNOTATIONS, check)
 
 
-@each_annotation
-def test_key_points_are_on_their_animal(annotation: dict[str, Any]) -> None:
-    names = CATEGORIES[annotation["category_id"]].get("keypoints")
-    assert ("keypoints" in annotation) == (names is not None)
-    if names is None:
-        return
-    coco_mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is the oracle here")
-    inside = coco_mask.decode(fine_mask(annotation, IMAGES[annotation["image_id"]]))
-    x0, y0, width, height = annotation["bbox"]
-    triples = np.array(annotation["keypoints"]).reshape(len(names), 3)
-    assert annotation["num_keypoints"] == (triples[:, 2] > 0).sum() > 0
-    for x, y, visibility in triples:
-        if visibility == 0:
-            assert (x, y) == (0, 0)
-            continue
-        assert visibility in (1, 2)
-        assert x0 <= x <= x0 + width
-        assert y0 <= y <= y0 + height
-        near = 3 * FINE  # px: the outline's own tolerance
-        row, column = int(y * FINE), int(x * FINE)
-        assert inside[max(0, row - near) : row + near, max(0, column - near) : column + near].any()
+def test_key_points_are_on_their_animal() -> None:
+    def check(annotation: dict[str, Any]) -> None:
+        names = CATEGORIES[annotation["category_id"]].get("keypoints")
+        assert ("keypoints" in annotation) == (names is not None)
+        if names is None:
+            return
+        coco_mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is the oracle here")
+        inside = coco_mask.decode(fine_mask(annotation, IMAGES[annotation["image_id"]]))
+        x0, y0, width, height = annotation["bbox"]
+        triples = np.array(annotation["keypoints"]).reshape(len(names), 3)
+        assert annotation["num_keypoints"] == (triples[:, 2] > 0).sum() > 0
+        for x, y, visibility in triples:
+            if visibility == 0:
+                assert (x, y) == (0, 0)
+                continue
+            assert visibility in (1, 2)
+            assert x0 <= x <= x0 + width
+            assert y0 <= y <= y0 + height
+            near = 3 * FINE  # px: the outline's own tolerance
+            row, column = int(y * FINE), int(x * FINE)
+            assert inside[max(0, row - near) : row + near, max(0, column - near) : column + near].any()
+
+    check_rows(NAMED_ANNOTATIONS, check)
 
 
 def test_animals_show_eyes_and_feet() -> None:
@@ -257,37 +268,39 @@ def test_some_photographs_are_difficult() -> None:
     assert difficult == {"thatch", "rocket", "china"}
 
 
-@pytest.mark.parametrize(
-    "annotation",
-    # A small object is as large as the shifts below, and its surroundings decide.
-    [annotation for annotation in DATA["annotations"] if annotation["area"] > 1500],
-    ids=lambda a: f"{IMAGES[a['image_id']]['name']}-{CATEGORIES[a['category_id']]['name']}-{a['id']}",
-)
-def test_outlines_lie_on_edges(annotation: dict[str, Any]) -> None:
+def test_outlines_lie_on_edges() -> None:
     """The color changes more along an outline than along the same outline moved by 12 px: one that is drawn
     for another file, mirrored or with x and y exchanged does not pass.
     """
-    image = IMAGES[annotation["image_id"]]
-    with Image.open(photograph(image)) as file:
-        # 1.5 px: wide enough that a line 1 or 2 px beside the edge still feels it.
-        pixels = np.asarray(file.convert("RGB").filter(ImageFilter.GaussianBlur(1.5)), dtype=float)
-    change = np.sqrt(sum((part**2).sum(axis=-1) for part in np.gradient(pixels, axis=(0, 1))))
-    samples = []
-    for polygon in annotation["segmentation"]:
-        points = np.array(polygon).reshape(-1, 2)
-        for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
-            count = max(1, int(np.hypot(*(end - start)) / 2))
-            samples.append(start + np.arange(count)[:, None] / count * (end - start))
-    line = np.concatenate(samples)
-    size = np.array([image["width"], image["height"]])
-    line = line[((line > 3) & (line < size - 3)).all(axis=1)]  # the image's border is no edge of the object
 
-    def along(shift: tuple[int, int]) -> float:
-        x, y = np.clip(line + shift, 0, size - 1).astype(int).T
-        return float(change[y, x].mean())
+    def check(annotation: dict[str, Any]) -> None:
+        image = IMAGES[annotation["image_id"]]
+        with Image.open(photograph(image)) as file:
+            # 1.5 px: wide enough that a line 1 or 2 px beside the edge still feels it.
+            pixels = np.asarray(file.convert("RGB").filter(ImageFilter.GaussianBlur(1.5)), dtype=float)
+        change = np.sqrt(sum((part**2).sum(axis=-1) for part in np.gradient(pixels, axis=(0, 1))))
+        samples = []
+        for polygon in annotation["segmentation"]:
+            points = np.array(polygon).reshape(-1, 2)
+            for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+                count = max(1, int(np.hypot(*(end - start)) / 2))
+                samples.append(start + np.arange(count)[:, None] / count * (end - start))
+        line = np.concatenate(samples)
+        size = np.array([image["width"], image["height"]])
+        line = line[
+            ((line > 3) & (line < size - 3)).all(axis=1)
+        ]  # the image's border is no edge of the object
 
-    moved = [along((dx, dy)) for dx in (-12, 0, 12) for dy in (-12, 0, 12) if (dx, dy) != (0, 0)]
-    assert along((0, 0)) > np.mean(moved)
+        def along(shift: tuple[int, int]) -> float:
+            x, y = np.clip(line + shift, 0, size - 1).astype(int).T
+            return float(change[y, x].mean())
+
+        moved = [along((dx, dy)) for dx in (-12, 0, 12) for dy in (-12, 0, 12) if (dx, dy) != (0, 0)]
+        assert along((0, 0)) > np.mean(moved)
+
+    # A small object is as large as the shifts above, and its surroundings decide.
+    large = {name: a for name, a in NAMED_ANNOTATIONS.items() if a["area"] > 1500}
+    check_rows(large, check)
 
 
 def test_overlays_are_drawn_for_the_names_asked_for(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_rows import check_rows
 
 import perturb_tutorial as pt
 from perturb_tutorial.datasets.samples import Samples, all_samples
@@ -37,11 +38,12 @@ def scores_of(network: str, photographs: tuple[str, ...]) -> tuple[Samples, torc
         return samples, network_of(network).scores(samples.images)
 
 
-@pytest.fixture(params=sorted(path.stem for path in sweeps.FOLDER.glob("*.pt")))
-def stored(request: pytest.FixtureRequest) -> tuple[sweeps.Sweep, pt.Masks]:
-    """A stored file and the sweep of its name: a file that no sweep describes has none."""
-    assert request.param in SWEEPS
-    return SWEEPS[request.param], pt.Masks.load(sweeps.FOLDER / f"{request.param}.pt")
+@pytest.fixture(scope="module")
+def stored() -> dict[str, tuple[sweeps.Sweep, pt.Masks]]:
+    """Each stored file's masks and the sweep of its name."""
+    names = sorted(path.stem for path in sweeps.FOLDER.glob("*.pt"))
+    assert [name for name in names if name not in SWEEPS] == [], "files that no sweep describes"
+    return {name: (SWEEPS[name], pt.Masks.load(sweeps.FOLDER / f"{name}.pt")) for name in names}
 
 
 def test_every_sweep_is_stored():
@@ -50,27 +52,35 @@ def test_every_sweep_is_stored():
 
 
 def test_stored_masks_are_what_the_sweep_describes(stored):
-    sweep, masks = stored
-    assert len(masks) == len(sweep.photographs)
-    assert masks.layer == sweep.layer
-    assert masks.history.score.shape == (len(masks), sweep.settings.iterations)
-    # On a layer, the grid and what belongs to it follow from the layer (§6.4).
-    layer_owned = {"mask_scale", "mask_sigma", "jitter", "perturbation"} if sweep.layer else set()
-    for name, value in sweep.settings.to_dict().items():
-        if name not in layer_owned:
-            assert getattr(masks.settings, name) == value, name
-    side = next((s for s, layer in sweeps.STAGES.items() if layer == sweep.layer), sweep.settings.grid_size)
-    assert masks.grid.shape[-2:] == (side, side)
+    def check(row):
+        sweep, masks = row
+        assert len(masks) == len(sweep.photographs)
+        assert masks.layer == sweep.layer
+        assert masks.history.score.shape == (len(masks), sweep.settings.iterations)
+        # On a layer, the grid and what belongs to it follow from the layer (§6.4).
+        layer_owned = {"mask_scale", "mask_sigma", "jitter", "perturbation"} if sweep.layer else set()
+        for name, value in sweep.settings.to_dict().items():
+            if name not in layer_owned:
+                assert getattr(masks.settings, name) == value, name
+        side = next(
+            (s for s, layer in sweeps.STAGES.items() if layer == sweep.layer), sweep.settings.grid_size
+        )
+        assert masks.grid.shape[-2:] == (side, side)
+
+    check_rows(stored, check)
 
 
 def test_stored_masks_are_finite_and_in_range(stored):
-    _, masks = stored
-    assert torch.isfinite(masks.grid).all()
-    assert masks.grid.min() >= 0
-    assert masks.grid.max() <= 1
-    for score in (masks.score_original, masks.score_perturbed, masks.score_masked):
-        assert (score >= 0).all()
-        assert (score <= 1 + 1e-5).all()
+    def check(row):
+        _, masks = row
+        assert torch.isfinite(masks.grid).all()
+        assert masks.grid.min() >= 0
+        assert masks.grid.max() <= 1
+        for score in (masks.score_original, masks.score_perturbed, masks.score_masked):
+            assert (score >= 0).all()
+            assert (score <= 1 + 1e-5).all()
+
+    check_rows(stored, check)
 
 
 def test_stored_files_are_small():
@@ -79,16 +89,20 @@ def test_stored_files_are_small():
 
 def test_stored_scores_are_those_of_the_photographs(stored):
     """The rows are in the order of the photographs, and the network is the one that made them."""
-    pytest.importorskip("foolbox", reason="carries the photographs")
-    sweep, masks = stored
-    if isinstance(sweep, sweeps.ObjectSweep):
-        return  # its rows ask for several categories of a photograph: the next test
-    samples, scores = scores_of(sweep.network, sweep.photographs)
-    if sweep.target_count == 1:
-        expected = scores.gather(1, torch.tensor(samples.targets)[:, None]).sum(1)
-    else:
-        expected = scores.topk(sweep.target_count, dim=1).values.sum(1)
-    torch.testing.assert_close(masks.score_original, expected, atol=1e-3, rtol=0)
+
+    def check(row):
+        pytest.importorskip("foolbox", reason="carries the photographs")
+        sweep, masks = row
+        if isinstance(sweep, sweeps.ObjectSweep):
+            return  # its rows ask for several categories of a photograph: the next test
+        samples, scores = scores_of(sweep.network, sweep.photographs)
+        if sweep.target_count == 1:
+            expected = scores.gather(1, torch.tensor(samples.targets)[:, None]).sum(1)
+        else:
+            expected = scores.topk(sweep.target_count, dim=1).values.sum(1)
+        torch.testing.assert_close(masks.score_original, expected, atol=1e-3, rtol=0)
+
+    check_rows(stored, check)
 
 
 def test_stored_objects_are_the_questions_of_the_samples():
@@ -119,13 +133,15 @@ def test_stored_objects_are_the_questions_of_the_samples():
     torch.testing.assert_close(masks.score_original, torch.stack(expected), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", MAPS)
-def test_stored_maps_are_one_a_photograph(name):
-    maps = np.load(sweeps.FOLDER / f"{name}.npy")
-    assert maps.shape == (len(MAPS[name].photographs), 1, 28, 28)
-    assert maps.dtype == np.float32
-    assert np.isfinite(maps).all()
-    assert (np.ptp(maps, axis=(1, 2, 3)) > 0).all()
+def test_stored_maps_are_one_a_photograph():
+    def check(name):
+        maps = np.load(sweeps.FOLDER / f"{name}.npy")
+        assert maps.shape == (len(MAPS[name].photographs), 1, 28, 28)
+        assert maps.dtype == np.float32
+        assert np.isfinite(maps).all()
+        assert (np.ptp(maps, axis=(1, 2, 3)) > 0).all()
+
+    check_rows({name: name for name in MAPS}, check)
 
 
 def test_stored_occlusion_is_the_drop_in_logit():
