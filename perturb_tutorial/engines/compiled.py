@@ -68,7 +68,7 @@ def _compare(network: Network, inputs: Tensor, *, exact: bool) -> None:
             logits = logits_of(wanted).float()
             (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), wanted)
         gradients.append(gradient.flatten(1))
-    alike = float(torch.cosine_similarity(*gradients).median())
+    alike = float(torch.nn.functional.cosine_similarity(gradients[0], gradients[1]).median())
     if not alike >= (ALIKE if exact else ALIKE_ROUNDED):  # which NaN is not
         raise ValueError(
             f"engine: {network.name} has another gradient when it is compiled (cosine {alike:.2f} with PyTorch's); use "
