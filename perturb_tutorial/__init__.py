@@ -14,6 +14,7 @@ from perturb_tutorial import _forks as _forks  # watches from the first import o
 
 __version__ = "0.1.0"
 
+# Where each public name lives. The type checker needs the imports below as well; a test compares the two.
 _EXPORTS = {
     "ClassTable": "networks",
     "ImageError": "images",
@@ -53,42 +54,26 @@ _MODULES = {
     "study",
 }
 
-__all__ = [
-    "ClassTable",
-    "ImageError",
-    "ImageErrors",
-    "MaskSettings",
-    "Masks",
-    "Network",
-    "WeightsUnavailable",
-    "image_sizes",
-    "learn_activation_masks",
-    "learn_masks",
-    "load_images",
-    "load_network",
-    "load_samples",
-    "saliency",
-    "seeded_network",
-    "settings_table",
-    "top_classes",
-]
+__all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:
-    from perturb_tutorial.activations import learn_activation_masks
-    from perturb_tutorial.baselines import saliency
-    from perturb_tutorial.datasets.samples import load_samples
-    from perturb_tutorial.images import ImageError, ImageErrors, image_sizes, load_images
-    from perturb_tutorial.networks import (
-        ClassTable,
-        Network,
-        WeightsUnavailable,
-        load_network,
-        seeded_network,
-        top_classes,
-    )
-    from perturb_tutorial.optimizer import learn_masks
-    from perturb_tutorial.results import Masks
-    from perturb_tutorial.settings import MaskSettings, settings_table
+    from perturb_tutorial.activations import learn_activation_masks as learn_activation_masks
+    from perturb_tutorial.baselines import saliency as saliency
+    from perturb_tutorial.datasets.samples import load_samples as load_samples
+    from perturb_tutorial.images import ImageError as ImageError
+    from perturb_tutorial.images import ImageErrors as ImageErrors
+    from perturb_tutorial.images import image_sizes as image_sizes
+    from perturb_tutorial.images import load_images as load_images
+    from perturb_tutorial.networks import ClassTable as ClassTable
+    from perturb_tutorial.networks import Network as Network
+    from perturb_tutorial.networks import WeightsUnavailable as WeightsUnavailable
+    from perturb_tutorial.networks import load_network as load_network
+    from perturb_tutorial.networks import seeded_network as seeded_network
+    from perturb_tutorial.networks import top_classes as top_classes
+    from perturb_tutorial.optimizer import learn_masks as learn_masks
+    from perturb_tutorial.results import Masks as Masks
+    from perturb_tutorial.settings import MaskSettings as MaskSettings
+    from perturb_tutorial.settings import settings_table as settings_table
 
 
 def __getattr__(name: str) -> Any:

@@ -235,3 +235,15 @@ def test_the_public_names_stay() -> None:
     assert set(pt.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(pt, name) is not None
+
+
+def test_the_type_checker_sees_the_exports() -> None:
+    tree = ast.parse((ROOT / PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: str(node.module).removeprefix(f"{PACKAGE}.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == pt._EXPORTS

@@ -219,7 +219,6 @@ def takers(tiny, images):
         "learn_gallery": lambda seed: gallery.learn_gallery(tiny, [], "0", seed=seed),
         "learn_by_architecture": lambda seed: architectures.learn_by_architecture([], 0, [], seed=seed),
         "faithfulness_curves": lambda seed: games.faithfulness_curves(tiny, images, 0, heat, seed=seed),
-        "compare_games": lambda seed: games.compare_games(tiny, images, 0, settings, seed=seed),
         "bootstrap": lambda seed: metrics.bootstrap(*rows, seed=seed),
         "held_out": lambda seed: metrics.held_out(10, seed=seed),
         "plan_mosaics": lambda seed: metrics.plan_mosaics(

@@ -56,7 +56,6 @@ def export_joint_graph(
     settings: MaskSettings | None = None,
     batch_size: int = 1,
     half_weights: bool = False,
-    external_weights: str | None = None,
 ) -> None:
     """Writes the joint graph of ``network`` (module docstring) to ``path``, whole or not at all.
 
@@ -67,27 +66,17 @@ def export_joint_graph(
         batch_size: N.
         half_weights: whether the weights of layers are stored as float16 and cast back, which halves the file; the
             arithmetic stays float32 (:func:`with_half_weights` is the same network in PyTorch).
-        external_weights: the name of a file beside ``path`` that takes the weights; None stores them in ``path``.
 
     Raises:
         ImportError: without the packages onnx and onnxscript.
         ValueError: for a network whose backward pass needs an operation that the format cannot express.
     """
-    if external_weights is not None and Path(external_weights).name != external_weights:
-        raise ValueError(f"external_weights: expected a file name without a folder, got {external_weights!r}")
-    path = Path(path)
     settings = settings or MaskSettings()
     model = joint_model(trace_joint(network, settings, batch_size), network.name)
-    import onnx
-
     if half_weights:
         _halve(model, upsampling={network.input_size, settings.grid_size})
-    if external_weights is None:
-        with whole_file(path) as file:
-            file.write(model.SerializeToString())
-        return
-    (path.parent / external_weights).unlink(missing_ok=True)  # onnx would append to it
-    onnx.save_model(model, path, save_as_external_data=True, location=external_weights, size_threshold=1024)
+    with whole_file(path) as file:
+        file.write(model.SerializeToString())
 
 
 def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx.GraphModule:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from perturb_tutorial.images import load_images
@@ -122,28 +121,10 @@ def correlation(first: Tensor, second: Tensor, size: int = COMMON_SIZE) -> float
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-def saliency_correlations(masks: Mapping[str, Masks], size: int = COMMON_SIZE) -> NDArray[np.float64]:
-    """ρ of each pair of networks on each image, M×M×N in the order of ``masks``; NaN where a map is flat.
-
-    Errors: ``ValueError`` where the networks have masks of different numbers of images.
-    """
-    counts = {name: len(rows) for name, rows in masks.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"masks: expected as many from each network, got {counts}")
-    count = max(counts.values(), default=0)
-    maps = [rows.saliency for rows in masks.values()]
-    table = np.full((len(maps), len(maps), count), np.nan)
-    for i, first in enumerate(maps):
-        for j in range(i, len(maps)):
-            table[i, j] = table[j, i] = [correlation(first[n], maps[j][n], size) for n in range(count)]
-    return table
-
-
 __all__ = [
     "ARCHITECTURES",
     "COMMON_SIZE",
     "Architectures",
     "correlation",
     "learn_by_architecture",
-    "saliency_correlations",
 ]

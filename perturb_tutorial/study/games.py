@@ -7,7 +7,7 @@ saliency, whose perturbation is the mask's own. Scores along the curves are thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,9 @@ from torch import Tensor
 from perturb_tutorial.metrics.faithfulness import curve_area, insertion_masks
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights, target_score
-from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
+from perturb_tutorial.settings import MaskSettings, check_seed
 from perturb_tutorial.study.failures import Bool, Diagnosis, diagnose
 
 CURVE_STEPS = 28
@@ -171,35 +170,3 @@ def measure_game(
         network, images, targets, masks.saliency, masks.settings, steps=steps, seed=seed
     )
     return GameResult(masks, diagnose(masks, network, images, targets, truth), deletion, insertion)
-
-
-def compare_games(
-    network: Network,
-    images: Tensor,
-    targets: Any,
-    settings: MaskSettings | Mapping[str, MaskSettings] | None = None,
-    *,
-    truth: Sequence[Bool | None] | None = None,
-    steps: int = CURVE_STEPS,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> GameComparison:
-    """Learns and measures the masks of both games on the same images.
-
-    Args:
-        network: the network that is explained.
-        images: N×3×S×S in [0, 1].
-        targets: a class index, N indices, or N sets of them.
-        settings: of both games except for ``game`` itself, or one for each game by its name.
-        truth: the objects, for :func:`diagnose`.
-        steps: of each curve.
-        seed: of the masks and of a perturbation by noise.
-        batch_size: images at once, None for the device's usual number.
-    """
-    results = {}
-    for game in GAMES:
-        given = settings.get(game) if isinstance(settings, Mapping) else settings
-        used = (given or MaskSettings()).replace(game=game)
-        masks = learn_masks(network, images, targets, used, seed=seed, batch_size=batch_size)
-        results[game] = measure_game(network, images, targets, masks, truth=truth, steps=steps, seed=seed)
-    return GameComparison(**results)
