@@ -7,7 +7,7 @@ softmax probability of an image's classes, N values. A grid is N×1×h×w.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import target_score
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import MaskSettings
+from perturb_tutorial.settings import PRECISIONS, MaskSettings
 
 Step = int | Tensor
 """The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""
@@ -58,6 +58,10 @@ class ImageCanvas:
     ``images``: N×3×S×S on the network's device. ``weights``: N×K, 1 for each target class. ``precision``: of the
     network's two passes in an iteration.
     """
+
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    fixed_batch: ClassVar[bool] = False
+    """Whether code is made for one number of images, and takes long for another."""
 
     def __init__(
         self,
@@ -141,6 +145,8 @@ class ImageCanvas:
 class ExportedCanvas(ImageCanvas):
     """The same with score and gradient from the exported graph (``engine="onnx"``)."""
 
+    precisions = ("float32", "tf32")  # which are one on a CPU
+
     def _prepare(self) -> None:
         from perturb_tutorial.engines.openvino import JointRuntime
 
@@ -156,13 +162,19 @@ class ExportedCanvas(ImageCanvas):
 class CompiledCanvas(ImageCanvas):
     """The same with the network's passes by compiled code (``engine="compile"``)."""
 
+    fixed_batch = True
+
     def logits(self, inputs: Tensor) -> Tensor:
         from perturb_tutorial.engines.compiled import compiled_logits
 
         return compiled_logits(self.network, inputs)
 
 
-CANVASES = {"torch": ImageCanvas, "onnx": ExportedCanvas, "compile": CompiledCanvas}
+CANVASES: dict[str, type[ImageCanvas]] = {
+    "torch": ImageCanvas,
+    "onnx": ExportedCanvas,
+    "compile": CompiledCanvas,
+}
 """The canvas of each of ``settings.ENGINES``."""
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.batches import in_batches, usual_batch_size
-from perturb_tutorial.canvas import CANVASES, Canvas, Step
+from perturb_tutorial.canvas import CANVASES, Canvas, ImageCanvas, Step
 from perturb_tutorial.engines.recording import repeat
 from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
@@ -31,7 +31,7 @@ from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.objectives import class_weights, mask_sets, objective
 from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import ENGINES, PRECISIONS, MaskSettings, check_seed
+from perturb_tutorial.settings import PRECISIONS, MaskSettings, check_seed
 
 Progress = Callable[[int, int], None]
 """Called as (iterations done, iterations in all), summed over the images."""
@@ -80,32 +80,38 @@ def learn_masks(
         ImportError: for an engine whose packages are not installed.
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
-    _check_engine(engine, precision)
+    kind = _canvas_kind(engine, precision)
     sets, size = _checked(network, images, targets, batch_size)
     network = network if device is None else network.to(pick_device(device))
-    # Compiled code is made for one batch size, so a last part is filled up to it.
-    fill = (size or usual_batch_size(network.device)) if engine == "compile" and len(images) > 1 else 0
+    before = 0  # images in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
-        rows = list(range(start, stop)) + [stop - 1] * (min(fill, len(images)) - (stop - start))
+        nonlocal before
+        rows = list(range(start, stop))
+        if kind.fixed_batch and stop == len(images):  # the last part is filled up to the size of the others
+            rows += [stop - 1] * (before - len(rows))
+        before = len(rows)
         pixels = images[rows].to(network.device, torch.float32)
         weights = class_weights([sets[row] for row in rows], network.class_count).to(network.device)
-        with batch_invariant(network.folded, off=engine == "compile"):
-            canvas = CANVASES[engine](network, pixels, weights, settings, seed, precision)
+        with batch_invariant(network.folded, off=kind.fixed_batch):
+            canvas = kind(network, pixels, weights, settings, seed, precision)
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
     return learn_in_batches(learn, len(images), settings.iterations, network.device, size, progress)
 
 
-def _check_engine(engine: str, precision: str) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
+    if engine not in CANVASES:
+        raise ValueError(f"engine: expected one of {', '.join(CANVASES)}, got {engine!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "bfloat16" and engine == "onnx":
+    kind = CANVASES[engine]
+    if precision not in kind.precisions:
         raise ValueError(
-            f"precision: expected float32 with engine {engine!r}, got {precision!r}; use engine='torch'"
+            f"precision: expected {' or '.join(kind.precisions)} with engine {engine!r}, got {precision!r}; use "
+            "engine='torch'"
         )
+    return kind
 
 
 def _checked(

@@ -15,6 +15,7 @@ from torch import nn
 import perturb_tutorial as pt
 from perturb_tutorial import batches, canvas, optimizer
 from perturb_tutorial.canvas import jitter_shifts
+from perturb_tutorial.settings import ENGINES
 
 SIZE = 32
 
@@ -389,7 +390,10 @@ def test_bfloat16_goes_the_same_way_on_a_trained_network(lite0, foolbox_photogra
     ("arguments", "told"),
     [
         ({"precision": "float16"}, "precision: expected one of float32, tf32, bfloat16, got 'float16'"),
-        ({"precision": "bfloat16", "engine": "onnx"}, "precision: expected float32 with engine 'onnx'"),
+        (
+            {"precision": "bfloat16", "engine": "onnx"},
+            "precision: expected float32 or tf32 with engine 'onnx'",
+        ),
     ],
 )
 def test_a_precision_that_is_not_there_is_refused(tiny, noise_images, arguments, told):
@@ -537,3 +541,18 @@ def test_what_a_compiler_gets_wrong_is_refused(tiny, noise_images, monkeypatch, 
     monkeypatch.setattr(torch, "compile", made)
     with pytest.raises(ValueError, match=told):
         pt.learn_masks(tiny, noise_images, 1, pt.MaskSettings(iterations=2), engine="compile")
+
+
+def test_every_engine_has_a_canvas():
+    assert tuple(canvas.CANVASES) == ENGINES
+
+
+def test_a_compiled_batch_that_does_not_fit_is_halved(noise_images, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    network = pt.Network(FitsThree(tiny_module(), 3), input_size=SIZE, device="cpu")
+    images, sizes = torch.cat([noise_images] * 3)[:7], []
+    network.folded.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    settings = pt.MaskSettings(iterations=2, initialization="half")
+    masks = pt.learn_masks(network, images, 1, settings, engine="compile", batch_size=4)
+    assert len(masks) == 7
+    assert 1 not in sizes  # the last image stands beside itself
