@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
@@ -87,7 +88,7 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     function = joint_function(network, settings)
     try:
         # Attention as its matrix products: a fused one has a backward pass that no file can express.
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), _GlobalAverages():
             graph = make_fx(function, decomposition_table=BACKWARD)(*example)
     except ValueError:
         raise
@@ -99,6 +100,23 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     clips_from_outputs(graph)
     pools_without_indices(graph)
     return graph
+
+
+class _GlobalAverages(TorchFunctionMode):
+    """Within the block, pooling to one place is a mean.
+
+    PyTorch's pooling gives its result the memory layout of an input with channels last, by an operation on strides
+    whose backward pass no file can express.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) == 2 and not kwargs:
+            places = args[1]
+            if places == 1 or (isinstance(places, list | tuple) and tuple(places) == (1, 1)):
+                return args[0].mean((-2, -1), keepdim=True)
+        return function(*args, **(kwargs or {}))
 
 
 def joint_function(

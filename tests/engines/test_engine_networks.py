@@ -113,7 +113,7 @@ class Tokens(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """ConvNeXt's block and its step to half the size."""
+    """ConvNeXt's block, its step to half the size, and a global pooling of channels that are last in memory."""
 
     def __init__(self):
         super().__init__()
@@ -121,14 +121,15 @@ class ChannelsLast(nn.Module):
         self.depthwise, self.norm = nn.Conv2d(24, 24, 7, padding=3, groups=24), nn.LayerNorm(24)
         self.inner, self.outer = nn.Linear(24, 96), nn.Linear(96, 24)
         self.scale = nn.Parameter(torch.full((24, 1, 1), 0.5))
-        self.down = nn.Conv2d(24, 24, 2, 2)
+        self.down, self.last = nn.Conv2d(24, 24, 2, 2), nn.Linear(24, 24)
         self.head = nn.Sequential(*head(24))
 
     def forward(self, x):
         x = self.stem(x)
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.outer(functional.gelu(self.inner(y))).permute(0, 3, 1, 2)
-        return self.head(self.down(x + self.scale * y))
+        x = self.down(x + self.scale * y).permute(0, 2, 3, 1)
+        return self.head(self.last(x).permute(0, 3, 1, 2))
 
 
 class Excitation(nn.Module):
