@@ -1,9 +1,10 @@
 """Sphinx extension for the API reference: the package's docstrings, as they are, on a page.
 
-The docstrings are written to be read in an editor. Three things are therefore brought into the form that docutils
-asks for: an indented block is a formula or code and keeps its lines; ``cells``² may stand without a space; and a
-lone * in a signature is no emphasis. Types in signatures link to their entry where they have one; those of other
-packages have none on this site. An unknown name in a docstring's own role is an error of the build, as elsewhere.
+The docstrings are written to be read in an editor. Four things are therefore brought into the form that docutils
+asks for: Args, Returns and Raises become lists of fields; an indented block is a formula or code and keeps its lines;
+``cells``² may stand without a space; and a lone * in a signature is no emphasis. Types in signatures link to their entry
+where they have one; those of other packages have none on this site. An unknown name in a docstring's own role is an
+error of the build, as elsewhere.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.nodes import make_refnode
 
 AFTER_LITERAL = " .,;:)]}/'\"!?-–—\\"  # what docutils lets follow a literal
 ELSEWHERE = ("collections", "matplotlib", "numpy", "pathlib", "torch")
+SECTIONS = Config(napoleon_use_rtype=False, napoleon_use_ivar=True)
 LONE_STAR = re.compile(r"(?<![*\w`])\*(?=[,)])")
 
 
@@ -33,6 +36,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def to_docutils(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring's lines in place."""
+    if what in (
+        "function",
+        "method",
+        "class",
+        "exception",
+    ):  # the colon in an attribute's sentence names no type
+        lines[:] = GoogleDocstring(lines, SECTIONS, app, what, name, obj, options).lines()
     result: list[str] = []
     inside = False
     for number, line in enumerate(lines):
@@ -86,7 +96,7 @@ def escaped(line: str) -> str:
 def own_type_or_none(
     app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, contnode: nodes.Element
 ) -> nodes.Node | None:
-    """A name of the package by its last part; in a signature, plain text for what has no page here."""
+    """A name of the package by its last part; in a signature or for an error, plain text where it has no page."""
     if node.get("refdomain") != "py":
         return None
     target = str(node.get("reftarget", ""))
@@ -103,7 +113,7 @@ def own_type_or_none(
         name, entry = found[0]
         return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, name)
     in_signature = any(isinstance(parent, addnodes.desc_signature) for parent in parents(node))
-    return contnode if in_signature else None
+    return contnode if in_signature or node.get("reftype") == "exc" else None
 
 
 def parents(node: nodes.Node) -> list[nodes.Node]:

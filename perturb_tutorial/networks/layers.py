@@ -254,7 +254,9 @@ def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[st
 
     def note(name: str, output: Any) -> None:
         before = outputs.pop(name, None)
-        form = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        form: tuple[int, ...] | str = type(output).__name__
+        if isinstance(output, Tensor):
+            form = tuple(output.shape) if output.is_floating_point() else f"values of {output.dtype}"
         outputs[name] = _Output(form, 1 if before is None else before.runs + 1)
 
     _pass(network, image, names, note)

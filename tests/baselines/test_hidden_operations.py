@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.baselines.leaf_pass import running_eagerly
+from perturb_tutorial.networks.layers import layer_map
 
 GUESTS = ("excitation_backprop", "contrastive_excitation_backprop")
 
@@ -118,8 +119,10 @@ def test_a_compiled_part_is_read_as_it_was_written(method):
         return graph.forward
 
     network = network_of(torch.compile(functional.relu, backend=backend))
+    assert len(graphs) > 0  # the constructor ran the compiled part
+    if layer is not None:
+        layer_map(network, layer)  # and so does a look at the layers, with five images
     seen = len(graphs)
-    assert seen > 0  # the constructor ran the compiled part
     assert torch.equal(getattr(baselines, method)(network, images, 2, layer=layer), expected)
     assert len(graphs) == seen
     torch._dynamo.reset()
@@ -200,12 +203,16 @@ def test_logits_without_a_gradient_are_told(method):
 class Integers(Tokens):
     """A layer whose values are whole numbers, as a quantized one's are."""
 
+    def __init__(self):
+        super().__init__(nn.Identity())
+        self.whole = nn.Identity()
+
     def forward(self, x):
-        return super().forward(self.activate(x.mul(255).byte()).float() / 255)
+        return super().forward(self.whole(x.mul(255).byte()).float() / 255)
 
 
 @pytest.mark.parametrize("method", [*GUESTS, "grad_cam"])
 def test_a_layer_of_whole_numbers_is_told(method):
-    network = pt.Network(Integers(nn.Identity()), input_size=16, device="cpu")
-    with pytest.raises(ValueError, match=r"^layer: 'activate' has no gradient \(expected floating point"):
-        getattr(baselines, method)(network, smooth_images(1, 16), 2, layer="activate")
+    network = pt.Network(Integers(), input_size=16, device="cpu")
+    with pytest.raises(ValueError, match=r"^layer: 'whole' has no spatial features .*torch.uint8"):
+        getattr(baselines, method)(network, smooth_images(1, 16), 2, layer="whole")

@@ -72,19 +72,9 @@ MUTATIONS = {
     "λ₁ of the localization setting": ("settings.py", "area_weight=1e-3", "area_weight=1e-2", NUMBERS),
     "β": ("settings.py", "_setting(3.0", "_setting(2.0", OBJECTIVE),
     "the stride of occlusion": ("baselines/occluders.py", "POSITIONS = 28", "POSITIONS = 8", NUMBERS),
-    "the sign of the preserved score": (
-        "objectives.py",
-        "else penalty - score",
-        "else penalty + score",
-        PRESERVED,
-    ),
-    "the sign of the deleted score": ("objectives.py", "penalty + score if", "penalty - score if", OBJECTIVE),
-    "the sign in the optimizer": (
-        "optimizer.py",
-        "loss = penalty + score if",
-        "loss = penalty - score if",
-        LEARNED,
-    ),
+    "the sign of the preserved score": ("settings.py", "sign=-1", "sign=+1", PRESERVED),
+    "the sign of the deleted score": ("objectives.py", "game.sign * score", "-game.sign * score", OBJECTIVE),
+    "the sign in the optimizer": ("optimizer.py", "adam.step(gradient", "adam.step(-gradient", LEARNED),
 }
 
 
