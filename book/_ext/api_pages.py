@@ -2,9 +2,10 @@
 
 The docstrings are written to be read in an editor. Four things are therefore brought into the form that docutils
 asks for: Args, Returns and Raises become lists of fields; an indented block is a formula or code and keeps its lines;
-``cells``² may stand without a space; and a lone * in a signature is no emphasis. Types in signatures link to their
-entry where they have one; those of other packages have none on this site. An unknown name in a docstring's own role is an
-error of the build, as elsewhere.
+``cells``² may stand without a space; and a lone * in a signature is no emphasis.
+
+Types in signatures link to their entry where they have one; those of other packages have none on this site. An unknown
+name in a docstring's own role is an error of the build, as elsewhere.
 """
 
 from __future__ import annotations
