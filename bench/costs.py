@@ -41,10 +41,12 @@ def machine_limits() -> dict[str, float]:
     }
 
 
-def gradient_of(network: pt.Network, inputs: Tensor) -> Callable[[], object]:
-    """The folded network's forward pass and the gradient of its normalized inputs."""
-    inputs = inputs.clone().requires_grad_(True)
-    return lambda: torch.autograd.grad(network.normalized_logits(inputs)[:, 0].sum(), inputs)
+def gradient_of(
+    network: pt.Network, inputs: Tensor, logits: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[], object]:
+    """The folded network's forward pass and the gradient of its normalized inputs; ``logits`` runs it otherwise."""
+    inputs, logits = inputs.clone().requires_grad_(True), logits or network.normalized_logits
+    return lambda: torch.autograd.grad(logits(inputs)[:, 0].sum(), inputs)
 
 
 def gflops(network: pt.Network) -> dict[str, float]:

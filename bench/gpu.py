@@ -37,10 +37,10 @@ from torch.profiler import ProfilerActivity, profile
 import perturb_tutorial as pt
 from perturb_tutorial.files import resource, whole_file
 from perturb_tutorial.objectives import objective
+from perturb_tutorial.settings import PRECISIONS
 
 BATCHES = (1, 8, 64, 256)
 COMPILED_BATCHES = (256,)
-PRECISIONS = ("float32", "tf32", "bfloat16")
 MASK_ITERATIONS = 300
 PARTS = ("agreement", "iterations", "profile", "paper", "memory")
 KINDS = {

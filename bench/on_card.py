@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from costs import gradient_of
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import perturb_tutorial as pt
 from perturb_tutorial.engines.compiled import compiled_logits
+from perturb_tutorial.engines.recording import recorded
 from perturb_tutorial.networks.arithmetic import arithmetic
 
 ITERATIONS = 40  # of a timed run: enough to be recorded, the median is of replays
@@ -49,10 +51,8 @@ class OnGpu:
         """
         network, device = self.network, self.network.device
         images = self.images(batch)[0].to(device)
-        work = gradient_of(network, network.normalize(images))
-        if engine == "compile":
-            inputs = network.normalize(images).requires_grad_(True)
-            work = lambda: torch.autograd.grad(compiled_logits(network, inputs)[:, 0].sum(), inputs)  # noqa: E731
+        compiled = partial(compiled_logits, network) if engine == "compile" else None
+        work = gradient_of(network, network.normalize(images), compiled)
         autocast = (
             torch.autocast(device.type, dtype=torch.bfloat16)
             if precision == "bfloat16"
@@ -60,22 +60,6 @@ class OnGpu:
         )
         with arithmetic(device, precision), autocast:
             return median_seconds(recorded(work, device), device, rounds)
-
-
-def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """``work`` as a CUDA graph; as it is on other devices."""
-    if device.type != "cuda":
-        return work
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def median_seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:

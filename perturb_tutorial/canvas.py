@@ -155,7 +155,8 @@ class ExportedCanvas(ImageCanvas):
 
     def score(self, grid: Tensor, step: Step) -> Tensor:
         image, background = self.windows(self.pictures, step)
-        score: Tensor = _Joint.apply(grid, self.runtime, image, background, self.weights)  # type: ignore[no-untyped-call]
+        inputs = (self.runtime, image, background, self.weights)
+        score: Tensor = _Joint.apply(grid, *inputs)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return score
 
 

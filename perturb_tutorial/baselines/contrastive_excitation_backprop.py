@@ -20,6 +20,9 @@ from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.baselines.leaf_pass import send_back
 from perturb_tutorial.networks import Network
 
+METHOD = "contrastive_excitation_backprop"
+"""As messages name it."""
+
 
 def contrastive_excitation_backprop(
     network: Network,
@@ -51,15 +54,13 @@ def contrastive_excitation_backprop(
     Raises:
         ValueError: as in :func:`excitation_backprop`.
     """
-    name = resolve_layer(network, layer, "excitation_backprop")
+    name = resolve_layer(network, layer, "excitation_backprop", METHOD)
     check_batchnorm(batchnorm)
     if contrast_layer is not None:
         network.layer(contrast_layer)
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
-        run = excite(
-            network, batch, name, batchnorm, contrast_layer, method="contrastive_excitation_backprop"
-        )
+        run = excite(network, batch, name, batchnorm, contrast_layer, method=METHOD)
         contrast = send_back(run.logits, weights, run.contrast, keep_graph=True)
         with run.negated_classifier():
             contrast = contrast - send_back(run.logits, weights, run.contrast, keep_graph=True)

@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 
 from perturb_tutorial.baselines.graphs import function_of, graph_nodes, hidden, known_name, operation_name
 
-Function = Callable[..., Any]
+Function = Callable[..., Tensor]
 
 GRADIENT_OPERATIONS = re.compile(
     r"(Adaptive|Mkldnn)?MaxPool\dD(WithIndices)?|Amax|Cat|Stack|Split(WithSizes)?|UnsafeSplit|Unbind|Chunk|Select|Slice"
@@ -52,11 +52,11 @@ class Sum:
 
     def operation(self, *activations: Tensor) -> Tensor:
         """The value in the forward pass."""
-        return self._operation(*activations)  # type: ignore[no-any-return]
+        return self._operation(*activations)
 
     def positive(self, *activations: Tensor) -> Tensor:
         """W⁺a⁺ of ``activations`` a⁺, in proportion to which the mass is shared."""
-        return self._positive(*activations)  # type: ignore[no-any-return]
+        return self._positive(*activations)
 
     def share(self, mass: Tensor, activations: Iterable[Tensor]) -> list[Tensor]:
         """p_in of each of the ``activations`` a⁺ from p_out = ``mass``."""

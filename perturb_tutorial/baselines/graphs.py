@@ -112,7 +112,7 @@ def hidden(node: Node) -> Hidden | None:
         return _RECURRENT if getattr(node, "_saved_mode", _RELU_MODE) == _RELU_MODE else None
     if _BUILT_IN.fullmatch(name) or _HARMLESS in name:
         return None
-    if "NotImplemented" in name:
+    if "NotImplemented" in name:  # torch's name for what it puts where an operation has no derivative
         return _NO_GRADIENT
     return _SCRIPT if "torch::jit" in name else _OWN
 

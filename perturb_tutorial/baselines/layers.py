@@ -44,30 +44,33 @@ ROLES: dict[str, Roles] = {
 }
 
 
-def resolve_layer(network: Network, layer: str | None, role: Role) -> str:
+def resolve_layer(network: Network, layer: str | None, role: Role, method: str | None = None) -> str:
     """``layer`` if it is given, else the layer that has ``role`` in ``network``; a guess is reported in a warning.
+
+    ``method``: the method to name in messages; None is the one that gave the role its name.
 
     Raises:
         ValueError: for a layer that is unknown (names the nearest), not run, or no map of the image, and for a network
             that has no such layer.
     """
+    method = method or role
     if layer is not None:
         form = layer_map(network, layer)
         if form.channels_last and role == "excitation_backprop":
             raise ValueError(
-                f"layer: {role} reads maps N×C×h×w, {layer!r} keeps its channels last ({_sizes(form)}); name another"
+                f"layer: {method} reads maps N×C×h×w, {layer!r} keeps its channels last ({_sizes(form)}); name another"
             )
         return layer
     roles = ROLES.get(network.name.partition(" ")[0])
     if roles is not None and getattr(roles, role) in network.layers:
         return str(getattr(roles, role))
-    name, form = _guess(network, role)
+    name, form = _guess(network, role, method)
     tokens = later_tokens(network, name)
     after = (
         f"; layers after it give tokens ({'×'.join(map(str, tokens))}), which are not read" if tokens else ""
     )
     warnings.warn(
-        f"{role}: no layer is known for {network.name}, it reads {name!r} ({_sizes(form)}){after}; layer=NAME is "
+        f"{method}: no layer is known for {network.name}, it reads {name!r} ({_sizes(form)}){after}; layer=NAME is "
         "another",
         stacklevel=4,
     )
@@ -81,7 +84,7 @@ def _sizes(form: LayerMap) -> str:
     )
 
 
-def _guess(network: Network, role: Role) -> tuple[str, LayerMap]:
+def _guess(network: Network, role: Role, method: str) -> tuple[str, LayerMap]:
     """Grad-CAM: the last layer whose output is a map. Excitation backprop: the one nearest to ⅛ of the
     input's side, the outermost and last of equals, so that a stage is taken rather than a part of it; its rules
     are of networks whose channels come first.
@@ -91,7 +94,7 @@ def _guess(network: Network, role: Role) -> tuple[str, LayerMap]:
         maps = {name: form for name, form in maps.items() if not form.channels_last}
     if not maps:
         raise ValueError(
-            f"layer: {role} needs spatial features (C×h×w with h, w ≥ 2), no layer of {network.name} has any"
+            f"layer: {method} needs spatial features (C×h×w with h, w ≥ 2), no layer of {network.name} has any"
         )
     if role == "grad_cam":
         return list(maps.items())[-1]

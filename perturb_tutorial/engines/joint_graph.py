@@ -127,9 +127,11 @@ def joint_function(
     up = upsampling_matrix(size, settings.grid_size, settings.lengths(size).mask_sigma).float()
     # Contiguous weights: a file has no memory layout, and a conversion would stay in the graph.
     module = copy.deepcopy(network.to("cpu").folded).float()
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # no such form in torch's stub
 
-    def joint(mask: Tensor, image: Tensor, background: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    def joint(
+        mask: Tensor, image: Tensor, background: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             grid = mask.detach().requires_grad_(True)
             upsampled = up @ grid @ up.T
@@ -142,7 +144,7 @@ def joint_function(
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()
 
-    return joint  # type: ignore[return-value]
+    return joint
 
 
 def joint_model(graph: fx.GraphModule, name: str) -> Any:

@@ -9,7 +9,8 @@ A network that cannot be recorded, because its forward pass reads values back fr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -52,28 +53,51 @@ def _replayed(iterate: Iterate, count: int, device: torch.device, report: Callab
             iterate(number)
             number.add_(1)
 
-        aside = _stream(device)
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        with _aside(device):
             for warm in range(WARM_UP):
                 advance()
                 report(warm + 1)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-                advance()
+            replay = _captured(advance, device)
         except RuntimeError as error:
             if _caused_by_full_memory(error):
                 raise torch.cuda.OutOfMemoryError("out of memory while an iteration was recorded") from error
             torch.cuda.synchronize()
             return WARM_UP
-        for replay in range(WARM_UP, count):
-            graph.replay()
-            report(replay + 1)
+        for done in range(WARM_UP, count):
+            replay()
+            report(done + 1)
         torch.cuda.current_stream().synchronize()  # the graph's memory is needed until here
     return count
+
+
+def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """A replay of ``work``, which is run a few times first; ``work`` itself on a device without recordings."""
+    if device.type != "cuda":
+        return work
+    with torch.cuda.device(device):
+        with _aside(device):
+            for _ in range(WARM_UP):
+                work()
+        return _captured(work, device)
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """Within the block operations are launched on the stream for recordings, in order with those around it."""
+    stream = _stream(device)
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def _captured(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the GPU meanwhile.
+    with torch.cuda.graph(graph, stream=_stream(device), capture_error_mode="thread_local"):
+        work()
+    return graph.replay
 
 
 _streams = threading.local()

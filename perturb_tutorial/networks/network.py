@@ -128,7 +128,7 @@ class Network:
         self.channels_last = faster if self._channels_last is None else self._channels_last
         if self._folded_is_a_copy:
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
-            self._folded.to(memory_format=layout)  # type: ignore[call-overload]
+            self._folded.to(memory_format=layout)  # type: ignore[call-overload]  # no such form in torch's stub
 
     @property
     def _folded_is_a_copy(self) -> bool:

@@ -10,6 +10,10 @@ from torch.nn import functional
 
 import perturb_tutorial as pt
 
+EXCITATION = ["excitation_backprop", "contrastive_excitation_backprop"]
+BACKWARD = ["gradient", "guided_backprop", *EXCITATION, "grad_cam"]
+"""The methods that go backward through a network."""
+
 
 class Plain(nn.Module):
     """Convolutions of all kinds, ReLU6, pools; activations ≥ 0 from the first rectifier on."""

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from small import Plain, Signed, correlation, small_network, smooth_images
+from small import BACKWARD, Plain, Signed, correlation, small_network, smooth_images
 from small_inputs import FailsOnBlack
 from torch import nn
 from torch.nn import functional
@@ -17,14 +17,6 @@ import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.activations import learn_activation_masks
 from perturb_tutorial.baselines.layers import resolve_layer
-
-BACKWARD = [
-    "gradient",
-    "guided_backprop",
-    "excitation_backprop",
-    "contrastive_excitation_backprop",
-    "grad_cam",
-]
 
 
 class Spelled(nn.Module):

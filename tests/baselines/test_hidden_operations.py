@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from small import Tokens, network_of, smooth_images
+from small import EXCITATION, Tokens, network_of, smooth_images
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -15,8 +15,6 @@ import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.baselines.leaf_pass import running_eagerly
 from perturb_tutorial.networks.layers import layer_map
-
-GUESTS = ("excitation_backprop", "contrastive_excitation_backprop")
 
 
 def checkpointed(x):
@@ -80,7 +78,7 @@ HIDDEN = {
 }
 
 
-@pytest.mark.parametrize("method", ["guided_backprop", *GUESTS])
+@pytest.mark.parametrize("method", ["guided_backprop", *EXCITATION])
 def test_what_hides_its_operations_is_refused(method):
     for name, (activate, sentence) in HIDDEN.items():
         layer = None if method == "guided_backprop" else "first"
@@ -89,7 +87,7 @@ def test_what_hides_its_operations_is_refused(method):
         assert "\n" not in str(caught.value), name
 
 
-@pytest.mark.parametrize("method", GUESTS)
+@pytest.mark.parametrize("method", EXCITATION)
 def test_excitation_backprop_refuses_what_its_rules_do_not_see(method):
     def run(activate):
         return getattr(baselines, method)(network_of(activate), smooth_images(1, 16), 2, layer="first")
@@ -104,7 +102,7 @@ def test_excitation_backprop_refuses_what_its_rules_do_not_see(method):
         run(torch.jit.script(nn.ReLU()))
 
 
-@pytest.mark.parametrize("method", ["gradient", "guided_backprop", *GUESTS])
+@pytest.mark.parametrize("method", ["gradient", "guided_backprop", *EXCITATION])
 def test_a_compiled_part_is_read_as_it_was_written(method):
     """And compiles again afterwards."""
     layer = None if method in ("gradient", "guided_backprop") else "first"
@@ -211,8 +209,14 @@ class Integers(Tokens):
         return super().forward(self.whole(x.mul(255).byte()).float() / 255)
 
 
-@pytest.mark.parametrize("method", [*GUESTS, "grad_cam"])
+@pytest.mark.parametrize("method", [*EXCITATION, "grad_cam"])
 def test_a_layer_of_whole_numbers_is_told(method):
     network = pt.Network(Integers(), input_size=16, device="cpu")
     with pytest.raises(ValueError, match=r"^layer: 'whole' has no spatial features .*torch.uint8"):
         getattr(baselines, method)(network, smooth_images(1, 16), 2, layer="whole")
+
+
+@pytest.mark.parametrize("method", EXCITATION)
+def test_a_layer_that_is_guessed_is_reported_by_the_method_that_was_called(method):
+    with pytest.warns(UserWarning, match=rf"^{method}: no layer is known for Tokens"):
+        getattr(baselines, method)(network_of(nn.ReLU()), smooth_images(1, 16), 2)

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import Plain, Signed, small_network, smooth_images
+from small import BACKWARD, Plain, Signed, small_network, smooth_images
 
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
 
 CALLS = 3
-BACKWARD = [
-    "gradient",
-    "guided_backprop",
-    "excitation_backprop",
-    "contrastive_excitation_backprop",
-    "grad_cam",
-]
 CASES = [(method, Plain) for method in baselines.METHODS] + [(method, Signed) for method in BACKWARD]
 
 
