@@ -1,7 +1,8 @@
 """An iteration recorded once on an NVIDIA GPU and then replayed (a CUDA graph).
 
-An iteration is some 600 small operations, each launched from Python, and for a few images a GPU finishes them sooner
-than Python can launch the next. A recording launches them all at once: the same operations, the same numbers.
+An iteration is some 300 small operations with EfficientNet-Lite0, each launched from Python, and for a few images a
+GPU finishes them sooner than Python can launch the next. A recording launches them all at once: the same operations,
+the same numbers.
 
 A network that cannot be recorded, because its forward pass reads values back from the device, runs without a recording.
 """
