@@ -1,16 +1,19 @@
 """The same plan over Ray: one worker for each GPU or group of CPU cores, on one machine or a cluster.
 
-Workers only compute; the main process reads the plan and writes the records. A worker that dies is restarted, on
-another node if its own is lost, and its batch is computed again there; a batch that kills three workers stops the run.
+Workers only compute; the main process reads the plan and writes the records. A worker that dies is replaced, on
+another node if its own is lost. The batches that it had are computed again, each alone at a worker, so that none is
+blamed for its neighbor; a batch that kills three workers so stops the run.
 Images are read by the workers: their folder must be at the same path on every node.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import platform
 import socket
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,8 @@ RETRIES = 2
 """How often a batch is tried again after its worker died."""
 PATIENCE = 10.0
 """Seconds to wait for a connection to an address."""
-QUEUED = 2
-"""Batches queued at each worker, so that it need not wait for the next one."""
+IN_HAND = 2
+"""Batches at each worker, so that it need not wait for the next one."""
 
 
 class RemoteWorker:
@@ -114,49 +117,95 @@ def compute(
     if first is None:
         return
     ours = _start(ray, address)
-    actors: list[Any] = []
+    pool: _Pool | None = None
     try:
-        resources = ray.cluster_resources()
-        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        group = min(cores or CORES, max(cpus, 1))
-        count = gpus or max(1, cpus // group)
-        share = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": group}
-        remote = ray.remote(RemoteWorker).options(max_restarts=-1, max_task_retries=RETRIES, **share)
-        shipped = copy.copy(worker)
-        shipped.network = worker.network.to("cpu")
-        reference = ray.put(shipped)
-        actors = [remote.remote(reference, group) for _ in range(count)]
-        running: dict[Any, tuple[Batch, Any]] = {}
-
-        def submit(actor: Any, batch: Batch | None) -> None:
-            if batch is not None:
-                running[actor.measure.remote(batch)] = (batch, actor)
-
-        submit(actors[0], first)
-        for actor in actors * QUEUED:
-            submit(actor, next(batches, None))
-        while running:
-            (ready, *_), _ = ray.wait(list(running), num_returns=1)
-            batch, actor = running.pop(ready)
-            rows = _result(ray, ready, batch)
-            submit(actor, next(batches, None))
-            yield batch.number, rows
+        pool = _Pool(ray, worker, cores)
+        yield from pool.compute(itertools.chain([first], batches))
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        if pool is not None:
+            pool.close()
         if ours:
             ray.shutdown()
 
 
-def _result(ray: Any, ready: Any, batch: Batch) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayActorError as error:
-        images = ", ".join(str(question.image.id) for question in batch.questions[:3])
-        raise BenchmarkError(
-            f"ray: a worker died {RETRIES + 1} times on batch {batch.number} ({batch.method}, images {images} …); "
-            "is its memory full? try a smaller batch size"
-        ) from error
-    return rows
+class _Pool:
+    """As many workers as the cluster holds, and the batches that each has in hand."""
+
+    def __init__(self, ray: Any, worker: Worker, cores: int | None) -> None:
+        self.ray = ray
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        self.group = min(cores or CORES, max(cpus, 1))
+        share = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": self.group}
+        self.remote = ray.remote(RemoteWorker).options(**share)
+        shipped = copy.copy(worker)
+        shipped.network = worker.network.to("cpu")
+        self.shipped = ray.put(shipped)
+        self.actors = [self._actor() for _ in range(gpus or max(1, cpus // self.group))]
+        self.running: dict[Any, tuple[Batch, int]] = {}
+        """Of each result that is awaited, its batch and the worker's number."""
+        self.suspects: deque[Batch] = deque()
+        """Batches that a worker had in hand when it died."""
+        self.deaths: Counter[int] = Counter()
+        """How many workers died on a batch while they had no other."""
+
+    def _actor(self) -> Any:
+        return self.remote.remote(self.shipped, self.group)
+
+    def close(self) -> None:
+        for actor in self.actors:
+            self.ray.kill(actor)
+
+    def compute(self, batches: Iterator[Batch]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        for number in list(range(len(self.actors))) * IN_HAND:
+            self._submit(number, next(batches, None))
+        while self.running:
+            (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
+            batch, number = self.running[ready]
+            try:
+                rows = self.ray.get(ready)
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except self.ray.exceptions.RayActorError as error:
+                self._replace(number, error)
+                rows = None
+            else:
+                del self.running[ready]
+            self._supply(number, batches)
+            if rows is not None:
+                yield batch.number, rows
+
+    def _in_hand(self, number: int) -> list[Any]:
+        return [reference for reference, (_, worker) in self.running.items() if worker == number]
+
+    def _submit(self, number: int, batch: Batch | None) -> None:
+        if batch is not None:
+            self.running[self.actors[number].measure.remote(batch)] = (batch, number)
+
+    def _supply(self, number: int, batches: Iterator[Batch]) -> None:
+        """What a worker does next: a suspect if there is one, which waits until the worker has nothing else."""
+        if not self.suspects:
+            hands = [self.running[reference][0].number for reference in self._in_hand(number)]
+            if not any(self.tried(batch) for batch in hands):
+                for _ in range(IN_HAND - len(hands)):
+                    self._submit(number, next(batches, None))
+        elif not self._in_hand(number):
+            self._submit(number, self.suspects.popleft())
+
+    def tried(self, number: int) -> bool:
+        """Whether a worker died that had this batch."""
+        return number in self.deaths
+
+    def _replace(self, number: int, error: Exception) -> None:
+        """Another worker in place of one that died; its batches are suspects."""
+        lost = [self.running.pop(reference)[0] for reference in self._in_hand(number)]
+        self.actors[number] = self._actor()
+        for batch in lost:
+            self.deaths[batch.number] += len(lost) == 1
+            if self.deaths[batch.number] > RETRIES:
+                images = ", ".join(str(question.image.id) for question in batch.questions[:3])
+                raise BenchmarkError(
+                    f"ray: a worker died {RETRIES + 1} times on batch {batch.number} ({batch.method}, images "
+                    f"{images} …); is its memory full? try a smaller batch size"
+                ) from error
+        self.suspects.extend(lost)
