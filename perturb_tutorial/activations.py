@@ -47,8 +47,8 @@ from perturb_tutorial.networks.mask_layers import (
     spatial_sizes,
     stage_layers,
 )
-from perturb_tutorial.objectives import class_weights, mask_sets, target_score
-from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on
+from perturb_tutorial.networks.scored import Score
+from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on, score_to_learn
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings, check_seed
 
@@ -86,10 +86,13 @@ def learn_activation_masks(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    score: Score | None = None,
+    relative_score: bool = True,
 ) -> Masks:
     """A mask on the output of ``layer`` for each of N images.
 
-    ``images``, ``targets``, ``seed``, ``device``, ``batch_size`` and ``progress`` as in :func:`learn_masks`.
+    ``images``, ``targets``, ``seed``, ``device``, ``batch_size``, ``progress``, ``score`` and ``relative_score`` as in
+    :func:`learn_masks`.
     ``layer``: a name out of ``network.layers`` whose output is a map of the image, N×C×h×w or N×h×w×C with
     h, w ≥ 2, or the paper's name (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times,
     its last run.
@@ -103,14 +106,15 @@ def learn_activation_masks(
         raise ValueError("images: expected at least one image, got none")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    sets, seed = mask_sets(targets, len(images), network.class_count), check_seed(seed)
+    seed = check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
+    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
     place = _place(network, layer)
     used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)
 
     def learn(start: int, stop: int, report: Report) -> Masks:
         pixels = images[start:stop].to(network.device, torch.float32)
-        weights = class_weights(sets[start:stop], network.class_count).to(network.device)
+        weights = weights_of(list(range(start, stop)), pixels)
         canvas = _LayerCanvas(network, place, pixels, weights, used, seed)
         # Before the hook that masks: a padded convolution is cut back to its images, then masked.
         with batch_invariant(_module(network, place)):
@@ -140,7 +144,7 @@ class _LayerCanvas:
     def _score(self, images: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         with _masked(self.network, self.place, mask):
             logits = (self.network.logits if self.place.folded else self.network.unfolded_logits)(images)
-        return target_score(logits, weights)
+        return self.network.target_scores(logits, weights)
 
     def original(self) -> Tensor:
         return self.masked(torch.ones(1, 1, *self.place.size, device=self.device))

@@ -15,7 +15,6 @@ from torch import Tensor
 from perturb_tutorial.initialization import InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
-from perturb_tutorial.objectives import target_score
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.settings import PRECISIONS, MaskSettings
 
@@ -62,6 +61,8 @@ class ImageCanvas:
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     fixed_batch: ClassVar[bool] = False
     """Whether code is made for one number of images, and takes long for another."""
+    own_scores: ClassVar[bool] = True
+    """Whether the score may be the user's own (module ``networks.scored``)."""
 
     def __init__(
         self,
@@ -110,24 +111,24 @@ class ImageCanvas:
         background, evidence = self.windows(self.pictures, step)
         inputs = torch.addcmul(background, evidence, self.upsampled(grid))
         if self.precision != "bfloat16":  # then a caller's autocast holds
-            return target_score(self.logits(inputs), self.weights)
+            return self.network.target_scores(self.logits(inputs), self.weights)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = self.logits(inputs)
-        return target_score(logits, self.weights)
+        return self.network.target_scores(logits, self.weights)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """N×K from normalized inputs, in the loop."""
         return self.network.normalized_logits(inputs)
 
     def original(self) -> Tensor:
-        return target_score(self.network.logits(self.images), self.weights)
+        return self.network.target_scores(self.network.logits(self.images), self.weights)
 
     def perturbed(self) -> Tensor:
-        return target_score(self.network.logits(self.background), self.weights)
+        return self.network.target_scores(self.network.logits(self.background), self.weights)
 
     def masked(self, grid: Tensor) -> Tensor:
         pixels = perturb(self.images, self.background, self.upsampled(grid))
-        return target_score(self.network.logits(pixels), self.weights)
+        return self.network.target_scores(self.network.logits(pixels), self.weights)
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
         return initial_masks(
@@ -146,6 +147,7 @@ class ExportedCanvas(ImageCanvas):
     """The same with score and gradient from the exported graph (``engine="onnx"``)."""
 
     precisions = ("float32", "tf32")  # which are one on a CPU
+    own_scores = False
 
     def _prepare(self) -> None:
         from perturb_tutorial.engines.openvino import JointRuntime
@@ -164,6 +166,7 @@ class CompiledCanvas(ImageCanvas):
     """The same with the network's passes by compiled code (``engine="compile"``)."""
 
     fixed_batch = True
+    own_scores = False
 
     def logits(self, inputs: Tensor) -> Tensor:
         from perturb_tutorial.engines.compiled import compiled_logits

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from perturb_tutorial.masks import disc_grids, upsample
 from perturb_tutorial.networks import Network
-from perturb_tutorial.objectives import class_sets, class_weights, target_score
+from perturb_tutorial.objectives import class_sets, class_weights
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.settings import GAMES, MaskSettings, check_seed, scaled
 
@@ -130,7 +130,7 @@ def disc_scores(
 
 
 def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda pixels, weights: target_score(network.logits(pixels), weights)
+    return lambda pixels, weights: network.target_scores(network.logits(pixels), weights)
 
 
 def _disc_row(
@@ -142,7 +142,7 @@ def _disc_row(
     images, perturbed = searched.images[rows], searched.perturbed[rows]
     pixels = perturb(images[:, None], perturbed[:, None], masks[None]).flatten(0, 1)
     weights = searched.weights[rows].repeat_interleave(len(grids), 0)
-    score = target_score(network.logits(pixels), weights).view(len(rows), len(grids))
+    score = network.target_scores(network.logits(pixels), weights).view(len(rows), len(grids))
     return normalized_score(score, searched.original_score[rows, None], searched.perturbed_score[rows, None])
 
 

@@ -29,6 +29,7 @@ from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.batch_invariance import batch_invariant
+from perturb_tutorial.networks.scored import Score, scored_network
 from perturb_tutorial.objectives import class_weights, mask_sets, objective
 from perturb_tutorial.results import History, Masks
 from perturb_tutorial.settings import PRECISIONS, MaskSettings, check_seed
@@ -51,12 +52,14 @@ def learn_masks(
     precision: str = "float32",
     batch_size: int | None = None,
     progress: Progress | None = None,
+    score: Score | None = None,
+    relative_score: bool = True,
 ) -> Masks:
-    """A mask for each of N images.
+    r"""A mask for each of N images.
 
     Args:
         images: N×3×S×S in [0, 1], S = ``network.input_size``.
-        targets: a class index, N indices, or N sets of indices whose scores are summed (eq. 2).
+        targets: a class index, N indices, or N sets of indices whose scores are summed (eq. 2); None with ``score``.
         settings: None is :class:`MaskSettings` as it comes.
         seed: fixes jitter, noise and random starts; the same seed gives the same mask, alone or in a batch (within
             float rounding).
@@ -71,6 +74,10 @@ def learn_masks(
         batch_size: images at once, None to begin with the device's usual number; halved and tried again when the
             device runs out of memory.
         progress: called with (done, total) image-iterations.
+        score: of the user's own, for modules without classes: a differentiable function f from the module's output for
+            some images to one number for each. Σ f_c(Φ(x; M)) becomes f(Φ(x; M)) / \|f(x)\|, since λ₁ was made for
+            scores between 0 and 1; so it is 1 on the image, or −1. Only for engine "torch".
+        relative_score: False takes f as it is; choose λ₁ (``settings.area_weight``) by its size then.
 
     Returns:
         :class:`Masks` on the images' device.
@@ -81,8 +88,11 @@ def learn_masks(
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
     kind = _canvas_kind(engine, precision)
-    sets, size = _checked(network, images, targets, batch_size)
+    _check_arguments(network, images, batch_size)
     network = network if device is None else network.to(pick_device(device))
+    if score is not None and not kind.own_scores:
+        raise ValueError(f"engine: expected 'torch' with score=, got {engine!r}")
+    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
     before = 0  # images in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
@@ -92,12 +102,12 @@ def learn_masks(
             rows += [stop - 1] * (before - len(rows))
         before = len(rows)
         pixels = images[rows].to(network.device, torch.float32)
-        weights = class_weights([sets[row] for row in rows], network.class_count).to(network.device)
+        weights = weights_of(rows, pixels)
         with batch_invariant(network.folded, off=kind.fixed_batch):
             canvas = kind(network, pixels, weights, settings, seed, precision)
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
-    return learn_in_batches(learn, len(images), settings.iterations, network.device, size, progress)
+    return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
 
 
 def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
@@ -114,16 +124,33 @@ def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
     return kind
 
 
-def _checked(
-    network: Network, images: Tensor, targets: Any, batch_size: int | None
-) -> tuple[list[list[int]], int | None]:
-    """The sets of classes and the batch size; ``ValueError`` for an argument of the wrong form."""
+def _check_arguments(network: Network, images: Tensor, batch_size: int | None) -> None:
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    return mask_sets(targets, len(images), network.class_count), batch_size
+
+
+def score_to_learn(
+    network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool
+) -> tuple[Network, Callable[[list[int], Tensor], Tensor]]:
+    """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
+
+    The function takes the rows' numbers and their pixels on the network's device. ``ValueError`` for targets of the
+    wrong form, and for a score that :func:`scored_network` refuses.
+    """
+    if score is None:
+        sets = mask_sets(targets, len(images), network.class_count)
+
+        def weights_of(rows: list[int], pixels: Tensor) -> Tensor:
+            return class_weights([sets[row] for row in rows], network.class_count).to(network.device)
+
+        return network, weights_of
+    if targets is not None:
+        raise ValueError("targets: expected None with score=, which has no classes")
+    scored = scored_network(network, score, relative=relative)
+    return scored, lambda rows, pixels: scored.score_weights(pixels)
 
 
 def learn_in_batches(
@@ -202,7 +229,7 @@ def _check_gradient(score: Tensor) -> None:
     if not score.requires_grad:
         raise ValueError(
             "network: expected logits with a gradient, got some that do not depend on the mask; is the module's "
-            "forward under torch.no_grad or inference_mode?"
+            "forward, or the score, under torch.no_grad or inference_mode?"
         )
 
 
@@ -244,4 +271,12 @@ class _Recorder:
                 kind.index_copy_(1, step, value[:, None])
 
 
-__all__ = ["ClippedAdam", "Progress", "Report", "learn_in_batches", "learn_masks", "learn_on"]
+__all__ = [
+    "ClippedAdam",
+    "Progress",
+    "Report",
+    "learn_in_batches",
+    "learn_masks",
+    "learn_on",
+    "score_to_learn",
+]

@@ -19,6 +19,7 @@ from perturb_tutorial.baselines.occlusion import occlusion
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion
 from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.mask_layers import resolve_layer
+from perturb_tutorial.networks.scored import Score, scored_network
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.settings import MaskSettings, check_seed
 
@@ -89,6 +90,7 @@ def saliency(
     layer: str | None = None,
     settings: MaskSettings | None = None,
     seed: int = 0,
+    score: Score | None = None,
     **options: Any,
 ) -> Tensor:
     """The map of each of N images by the method called ``method``.
@@ -96,12 +98,15 @@ def saliency(
     Args:
         network: the network that is explained.
         images: N×3×S×S in [0, 1].
-        targets: a class index, N indices, or N sets of them.
+        targets: a class index, N indices, or N sets of them; None with ``score``.
         method: a name in ``METHODS``.
         layer: the layer that the method reads or that the mask is learned on, by the module's name or the paper's;
             None is the method's usual one.
         settings: of the method "mask"; unused elsewhere.
         seed: of a mask or of variable occlusion; unused elsewhere.
+        score: of the user's own in place of a class's logit: a differentiable function from the module's output for
+            some images to one number for each (occlusions need no gradient). Excitation backprop has rules for logits
+            only.
         options: further keyword arguments of the method, such as ``batch_size`` or ``progress``.
 
     Returns:
@@ -121,4 +126,19 @@ def saliency(
         raise ValueError(f"{method}: expected options out of {listed}; got {', '.join(unknown)}")
     options.update((name, value) for name, value in given.items() if name in takes)
     named = None if layer is None else resolve_layer(network, layer)
+    if function is learned_mask:
+        options["score"] = score
+    elif score is not None:
+        network, targets = _explaining(network, targets, score, method), 0
     return function(network, images, targets, layer=named, **options)
+
+
+def _explaining(network: Network, targets: Any, score: Score, method: str) -> Network:
+    """``network`` with ``score`` as its class 0."""
+    if targets is not None:
+        raise ValueError("targets: expected None with score=, which has no classes")
+    if method.endswith("excitation_backprop"):
+        raise ValueError(
+            f"score: expected None with {method}, whose rules begin at logits; use another method"
+        )
+    return scored_network(network, score)

@@ -45,11 +45,15 @@ DRAWS = 30
 _ANY_NUMBER = "; use -1 in place of a fixed number of images in its reshapes"
 
 
+class NotLogitsError(ValueError):
+    """An output that is not N×K logits. A score of the user's own may still be read from it (module ``scored``)."""
+
+
 def as_logits(output: Any) -> Tensor:
     """The logits in a module's output: itself, or its attribute ``logits``."""
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
-        raise ValueError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
+        raise NotLogitsError(f"{MODULE_EXPECTED}, got {type(output).__name__}")
     return logits
 
 
@@ -57,16 +61,17 @@ def as_logits(output: Any) -> Tensor:
 def example_logits(module: nn.Module, example: Tensor) -> Tensor:
     """Logits 1×K that a module in evaluation mode computes from ``example`` 1×3×H×W, normalized.
 
-    Errors: ``ValueError`` for a module that fails on it, or does not return one row of at least two logits.
+    Errors: ``ValueError`` for a module that fails on it; ``NotLogitsError`` for one that does not return one row of at
+    least two logits.
     """
     logits = _pass(module, example, "it fails on an input of " + "×".join(map(str, example.shape)))
     if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
-        raise ValueError(
+        raise NotLogitsError(
             f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
         )
     count = logits.shape[1]
     if count < 2:
-        raise ValueError(
+        raise NotLogitsError(
             f"module: expected at least 2 classes, got {count}: a softmax over one class is always 1; add a second "
             "logit, such as zeros, which makes the score the first one's sigmoid"
         )
@@ -75,14 +80,16 @@ def example_logits(module: nn.Module, example: Tensor) -> Tensor:
         and _is_distribution(other := as_logits(module(0.5 * example)))
         and not torch.equal(logits, other)
     ):
-        raise ValueError(
+        raise NotLogitsError(
             "module: expected logits, got probabilities, which sum to 1; leave the softmax at its end out"
         )
     return logits
 
 
 @torch.inference_mode()
-def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor) -> None:
+def check_function_of_the_image(
+    module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor, what: str = "logits"
+) -> None:
     """Checks that the logits of an image depend on that image alone.
 
     Logits that are not finite are not judged. The caller's random generators are restored.
@@ -92,6 +99,7 @@ def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: T
         example: the image, 1×3×H×W, normalized.
         neighbors: two other images, 2×3×H×W.
         alone: the logits 1×K of ``example`` in a pass of its own.
+        what: what messages call the logits.
 
     Raises:
         ValueError: where the logits are different in another pass or beside a neighbor; it names the layer where that
@@ -103,11 +111,11 @@ def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: T
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that modules draw from
     with torch.random.fork_rng(devices=devices):
         try:
-            _check_chance(module, example, alone)
+            _check_chance(module, example, alone, what)
         finally:
             random.setstate(python)
             np.random.set_state(legacy)  # noqa: NPY002
-    _check_neighbors(module, example, neighbors, alone)
+    _check_neighbors(module, example, neighbors, alone, what)
 
 
 def other_images(size: int) -> Tensor:
@@ -118,7 +126,7 @@ def other_images(size: int) -> Tensor:
     return torch.cat([noise, dark])
 
 
-def _check_chance(module: nn.Module, example: Tensor, alone: Tensor) -> None:
+def _check_chance(module: nn.Module, example: Tensor, alone: Tensor, what: str) -> None:
     before, pass_count = _random_states(example.device), 0
     while pass_count == 0 or (pass_count < DRAWS and before != _random_states(example.device)):
         moved = _moved(alone, as_logits(module(example)))
@@ -126,13 +134,13 @@ def _check_chance(module: nn.Module, example: Tensor, alone: Tensor) -> None:
         if moved > _tolerance(module, alone):
             layer = _first_difference(module, example, example, slice(None), DRAWS)
             raise ValueError(
-                "module: expected the same logits of an image each time in evaluation mode, got two passes that "
+                f"module: expected the same {what} of an image each time in evaluation mode, got two passes that "
                 f"differ by {moved:.2g} of the largest logit{layer}; switch dropout and noise off "
                 "(functional.dropout takes training=self.training)"
             )
 
 
-def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor) -> None:
+def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alone: Tensor, what: str) -> None:
     first, second = (torch.cat([other, example]) for other in neighbors.split(1))
     rows = []
     for batch in (first, second):
@@ -140,7 +148,7 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
         logits = _pass(module, batch, fault, _ANY_NUMBER)
         if logits.shape != (2, alone.shape[1]):
             raise ValueError(
-                "module: expected a row of logits for each image, got logits of shape "
+                f"module: expected a row of {what} for each image, got {what} of shape "
                 f"{tuple(logits.shape)} for 2 images{_ANY_NUMBER}"
             )
         rows.append(logits[1:])
@@ -152,7 +160,7 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
     else:
         return
     raise ValueError(
-        "module: expected logits of an image that do not depend on the rest of its batch, got a change by "
+        f"module: expected {what} of an image that do not depend on the rest of its batch, got a change by "
         f"{moved:.2g} of the largest logit{layer}; no layer may mix images, and a BatchNorm needs running statistics "
         "(track_running_stats=True) and evaluation mode"
     )

@@ -310,7 +310,7 @@ def _pass(network: Network, images: Tensor, names: Collection[str], note: Callab
     handles = [network.module.get_submodule(name).register_forward_hook(watch(name)) for name in names]
     try:
         with torch.autocast(network.device.type, enabled=False):
-            network.unfolded_logits(images.to(network.device))
+            network.output(images.to(network.device))
     finally:
         for handle in handles:
             handle.remove()

@@ -7,8 +7,8 @@ It owns the normalization (x − mean) / std, class names and named layers. Pixe
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial.networks.checks import (
     MODULE_EXPECTED,
+    NotLogitsError,
     as_logits,
     check_function_of_the_image,
     check_pixels,
@@ -24,6 +25,7 @@ from perturb_tutorial.networks.checks import (
 )
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
+from perturb_tutorial.objectives import target_score
 
 
 def pick_device(device: str | torch.device | None = "auto") -> torch.device:
@@ -49,7 +51,8 @@ class Network:
     copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
 
     Args:
-        module: returns N×K logits (or an object with ``.logits``). It is copied, never changed.
+        module: returns N×K logits (or an object with ``.logits``). It is copied, never changed. A module that returns
+            something else is explained by a score of one's own (``score=`` of :func:`learn_masks`).
         mean: 3 numbers in pixel units; the module gets (x − mean) / std.
         std: 3 numbers above 0 in pixel units.
         input_size: side of the square input in image px.
@@ -60,9 +63,9 @@ class Network:
             with 2-d convolutions on CPU or CUDA).
 
     Raises:
-        ValueError: for an argument of the wrong form, a module that fails on a gray image or on several images, one
-            with a single logit, and one whose logits for an image change with its neighbors in the batch or from one
-            pass to the next (module ``networks.checks``).
+        ValueError: for an argument of the wrong form, a module that fails on a gray image or on several images, and one
+            whose logits for an image change with its neighbors in the batch or from one pass to the next (module
+            ``networks.checks``). Whatever needs logits raises it for a module that returns none, or a single one.
     """
 
     @torch.inference_mode(False)
@@ -96,22 +99,28 @@ class Network:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.module = _copied(module).to(self.device)
-        example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
-        example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
-            example
-        )
-        logits = example_logits(self.module, example)
-        self.class_count = logits.shape[1]
-        self.labels = _labels(categories, self.class_count)
-        others = self.normalize(other_images(input_size).to(example))
-        check_function_of_the_image(self.module, example, others, logits)
-        self._folded = self._fold(example).requires_grad_(False)
+        example, others = self.example_inputs()
+        self._read: Callable[[Any], Tensor] = as_logits
+        self._not_logits: str | None = None
+        self._labels: ClassTable | None = None
+        self._folded: nn.Module = LogitsOnly(self.module)
+        try:
+            logits = example_logits(self.module, example)
+        except NotLogitsError as error:
+            if categories is not None:
+                raise
+            self._not_logits = f"{error}; score=FUNCTION explains another output"
+        else:
+            self._labels = _labels(categories, logits.shape[1])
+            check_function_of_the_image(self.module, example, others, logits)
+            self._folded = self._fold(example)
+        self._folded.requires_grad_(False)
         self._channels_last = channels_last
         self._lay_out()
 
     def _fold(self, example: Tensor) -> nn.Module:
         """The folded copy, compared on the CPU: a GPU's rounding (TF32) may exceed the tolerance of the comparison."""
-        module = _LogitsOnly(self.module)
+        module = LogitsOnly(self.module)
         if self.device.type == "cpu":
             return fold_batchnorm(module, example)
         on_cpu = copy.deepcopy(module).cpu()
@@ -132,10 +141,11 @@ class Network:
 
     @property
     def _folded_is_a_copy(self) -> bool:
-        return cast(_LogitsOnly, self._folded).module is not self.module
+        return cast(LogitsOnly, self._folded).module is not self.module
 
     def __repr__(self) -> str:
-        what = f"input_size={self.input_size}, classes={self.class_count}, device={str(self.device)!r}"
+        classes = None if self._labels is None else len(self._labels)
+        what = f"input_size={self.input_size}, classes={classes}, device={str(self.device)!r}"
         return f"Network({self.name!r}, {what})"
 
     @torch.inference_mode(False)
@@ -148,10 +158,24 @@ class Network:
         moved.device = target
         moved.module = copy.deepcopy(self.module).to(target)
         moved._folded = (
-            copy.deepcopy(self._folded).to(target) if self._folded_is_a_copy else _LogitsOnly(moved.module)
+            copy.deepcopy(self._folded).to(target)
+            if self._folded_is_a_copy
+            else LogitsOnly(moved.module, self._read)
         )
         moved._lay_out()
         return moved
+
+    @property
+    def labels(self) -> ClassTable:
+        """The classes; ``ValueError`` for a module that does not return logits."""
+        if self._labels is None:
+            raise NotLogitsError(self._not_logits)
+        return self._labels
+
+    @property
+    def class_count(self) -> int:
+        """K; ``ValueError`` for a module that does not return logits."""
+        return len(self.labels)
 
     @property
     def categories(self) -> list[str]:
@@ -178,6 +202,13 @@ class Network:
         mean, std = self._normalization[place]
         return (images - mean) / std
 
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Normalized inputs for checks: an image 1×3×H×W, gray with noise, and two others, 2×3×H×W."""
+        size = self.input_size
+        example = self.normalize(torch.full((1, 3, size, size), 0.5, device=self.device))
+        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+        return example + 0.1 * noise.to(example), self.normalize(other_images(size).to(example))
+
     def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
         """Normalized pixels on the network's device, of the precision of ``module``'s weights."""
         weight = next(module.parameters(), images)
@@ -185,20 +216,35 @@ class Network:
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
         """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
-        check_not_forked()
+        self._check_usable()
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
-        check_not_forked()
         return self.normalized_logits(self._inputs(images, self._folded))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers run in this pass; differentiable in the pixels."""
+        self._check_usable()
+        return self._read(self.output(images))
+
+    def output(self, images: Tensor) -> Any:
+        """What ``module`` itself returns for pixels N×3×H×W, on the network's device."""
         check_not_forked()
-        return as_logits(self.module(self._inputs(images, self.module)))
+        return self.module(self._inputs(images, self.module))
+
+    def _check_usable(self) -> None:
+        check_not_forked()
+        if self._not_logits is not None:
+            raise NotLogitsError(self._not_logits)
+
+    def target_scores(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """Σ_{c∈C} f_c, the score that a mask is to change: N values from N×K logits and weights, 1 for each class in C,
+        0 elsewhere.
+        """
+        return target_score(logits, weights)
 
     @property
     def folded_logits(self) -> nn.Module:
@@ -208,7 +254,7 @@ class Network:
     @property
     def folded(self) -> nn.Module:
         """The copy behind ``logits``, with ``module``'s layer names; ``module`` itself where nothing was folded."""
-        return cast(_LogitsOnly, self._folded).module
+        return cast(LogitsOnly, self._folded).module
 
     def scores(self, images: Tensor) -> Tensor:
         """Softmax probabilities N×K, float32, of pixels N×3×H×W in [0, 1]; differentiable in the pixels."""
@@ -258,15 +304,15 @@ def best_targets(network: Network, images: Tensor, count: int) -> list[list[int]
     return top_classes(network, images, min(count, network.class_count - 1))
 
 
-class _LogitsOnly(nn.Module):
-    """The module with nothing but its logits as output."""
+class LogitsOnly(nn.Module):
+    """The module with nothing but its logits as output; ``read`` finds them there."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, read: Callable[[Any], Tensor] = as_logits) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.read = module, read
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return as_logits(self.module(inputs))
+        return self.read(self.module(inputs))
 
 
 def _copied(module: nn.Module) -> nn.Module:

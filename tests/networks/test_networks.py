@@ -157,11 +157,11 @@ def test_outputs_with_logits_are_understood():
     [
         (lambda: pt.Network("resnet"), "module: expected an nn.Module that returns N×K logits, got str"),
         (
-            lambda: pt.Network(Spatial(), input_size=8),
+            lambda: pt.Network(Spatial(), input_size=8).class_count,
             r"N×K logits, got torch.float32 of shape \(1, 3, 8, 8\)",
         ),
         (
-            lambda: pt.Network(tiny_module(1), input_size=32),
+            lambda: pt.Network(tiny_module(1), input_size=32, categories=["cat"]),
             "module: expected at least 2 classes, got 1: a softmax over one class is always 1",
         ),
         (
@@ -443,7 +443,7 @@ class Probabilities(nn.Module):
 
 def test_a_softmax_at_the_end_is_refused():
     with pytest.raises(ValueError, match="expected logits, got probabilities, which sum to 1"):
-        pt.Network(Probabilities(tiny_module()), mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
+        pt.Network(Probabilities(tiny_module()), mean=(0, 0, 0), std=(1, 1, 1), input_size=32).class_count  # noqa: B018
 
 
 @pytest.mark.parametrize(("change", "got"), [(lambda x: 255 * x, "to 2"), (lambda x: 4 * x - 2, "-2 to")])
