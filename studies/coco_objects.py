@@ -25,17 +25,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from measured import FOLDER, write_measured
+from harness import Study, parser_of, run_study, split_names
 from numpy.typing import NDArray
 
 from perturb_tutorial.benchmarks.merge import read_json
-from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, BenchmarkError, read_records
+from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, read_records
 from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.datasets import ImageRecord, read_coco
 from perturb_tutorial.datasets.objects import object_facts
 from perturb_tutorial.metrics.intervals import Statistic
 
-NAME = "coco_objects"
 METHODS = ("center", "mask", "gradient", "grad_cam")
 NAMED = "traffic light"
 """The category that §6.7 names as a surprise; it has a hit rate of its own, by="category"."""
@@ -145,36 +144,29 @@ def read_run(data: Path, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return facts_of({int(image.id): image for image in dataset.images}, records), settings
 
 
+def coco_objects(options: argparse.Namespace) -> Study:
+    """The study of the module's docstring."""
+    read = [read_run(options.data, run) for run in options.runs]
+    records = pd.concat([part for part, _ in read], ignore_index=True)
+    if records.empty:
+        raise ValueError(f"RUN: {', '.join(map(str, options.runs))}: no question is answered yet")
+    splits = split_names([settings for _, settings in read])
+    summary = {
+        "data": {
+            "name": " + ".join(splits),
+            "images": int(records["image_id"].nunique()),
+            "pairs": len(records) // len(METHODS),
+            "pairs_planned": sum(settings["data"]["questions"] for _, settings in read),
+        },
+        **summed_up(records),
+    }
+    runs = " ".join(f"RUN_{split}" for split in splits)
+    return Study("coco_objects", f"python studies/coco_objects.py COCO {runs}", NOTE, summary)
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Hits against the size of objects and what crowds them.")
-    parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folder of a run")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
-    options = parser.parse_args(argv)
-    try:
-        read = [read_run(options.data, run) for run in options.runs]
-        records = pd.concat([part for part, _ in read], ignore_index=True)
-        if records.empty:
-            raise ValueError(f"RUN: {', '.join(map(str, options.runs))}: no question is answered yet")
-        splits = [settings["data"]["name"].removeprefix("instances_") for _, settings in read]
-        summary = {
-            "data": {
-                "name": " + ".join(splits),
-                "images": int(records["image_id"].nunique()),
-                "pairs": len(records) // len(METHODS),
-                "pairs_planned": sum(settings["data"]["questions"] for _, settings in read),
-            },
-            **summed_up(records),
-        }
-        runs = " ".join(f"RUN_{split}" for split in splits)
-        path = write_measured(
-            NAME, f"python studies/coco_objects.py COCO {runs}", NOTE, summary, options.folder
-        )
-    except (ValueError, OSError, BenchmarkError) as error:
-        print(f"coco_objects: {error}", file=sys.stderr)
-        return 2
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    return 0
+    parser = parser_of("Hits against the size of objects and what crowds them.", runs=True)
+    return run_study(parser, coco_objects, argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ batch; a second start appends the missing ones.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from measured import FOLDER, write_measured
+from harness import Kept, Study, keeps_records, parser_of, run_study, split_names
 from torch import Tensor
 
 import perturb_tutorial as pt
 from perturb_tutorial.benchmarks import Question, read_data
 from perturb_tutorial.benchmarks.merge import read_json
-from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, BenchmarkError, read_records
+from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, read_records
 from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.benchmarks.worker import load_scene
 from perturb_tutorial.canvas import CANVASES
@@ -38,7 +37,6 @@ from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.optimizer import learn_on
 
-NAME = "empty_masks"
 METHODS = ("center", "mask")
 BATCH = 8
 RELATIVE, CENTER, MISS = "relative", "center instead", "a miss"
@@ -144,56 +142,41 @@ def read_run(data: Path, folder: Path) -> tuple[pd.DataFrame, dict[str, Any], li
     return records, settings, [q for q in questions if (q.image.id, q.category) in empty]
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Masks with a relative score where those of a run are empty."
+def empty_masks(options: argparse.Namespace) -> Study:
+    """The study of the module's docstring."""
+    runs = [read_run(options.data, folder) for folder in options.runs]
+    kept = Kept(options.records)
+    done = {(row["image_id"], row["category_id"]) for row in kept.rows}
+    network = pt.load_network("efficientnet_lite0", device="cpu")
+    for _, settings, questions in runs:
+        left = [q for q in questions if (q.image.id, q.category) not in done]
+        for start in range(0, len(left), BATCH):
+            batch = left[start : start + BATCH]
+            grids = relative_grids(
+                network,
+                torch.stack([load_scene(q.image, network.input_size).image for q in batch]),
+                [list(q.targets) for q in batch],
+                pt.MaskSettings(**settings["mask"]),
+                settings["seed"],
+                settings["mask_engine"],
+            )
+            kept.add([answered(q, grid) for q, grid in zip(batch, grids, strict=True)])
+    records = pd.concat([part for part, _, _ in runs], ignore_index=True)
+    splits = split_names([settings for _, settings, _ in runs])
+    return Study(
+        "empty_masks",
+        f"python studies/empty_masks.py COCO {' '.join(f'RUN_{split}' for split in splits)} --records FILE",
+        "EfficientNet-Lite0; images resampled for the intervals",
+        {
+            "data": {"name": " + ".join(splits), "images": int(records["image_id"].nunique())},
+            **summed_up(records, kept.rows),
+        },
     )
-    parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folder of a run")
-    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="created, or continued")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
-    options = parser.parse_args(argv)
-    try:
-        runs = [read_run(options.data, folder) for folder in options.runs]
-        rows = []
-        if options.records.exists():
-            rows = [row for line in options.records.read_text().splitlines() for row in json.loads(line)]
-        done = {(row["image_id"], row["category_id"]) for row in rows}
-        network = pt.load_network("efficientnet_lite0", device="cpu")
-        for _, settings, questions in runs:
-            left = [q for q in questions if (q.image.id, q.category) not in done]
-            for start in range(0, len(left), BATCH):
-                batch = left[start : start + BATCH]
-                images = torch.stack([load_scene(q.image, network.input_size).image for q in batch])
-                grids = relative_grids(
-                    network,
-                    images,
-                    [list(q.targets) for q in batch],
-                    pt.MaskSettings(**settings["mask"]),
-                    settings["seed"],
-                    settings["mask_engine"],
-                )
-                found = [answered(q, grid) for q, grid in zip(batch, grids, strict=True)]
-                rows += found
-                with options.records.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-        records = pd.concat([part for part, _, _ in runs], ignore_index=True)
-        splits = [settings["data"]["name"].removeprefix("instances_") for _, settings, _ in runs]
-        path = write_measured(
-            NAME,
-            f"python studies/empty_masks.py COCO {' '.join(f'RUN_{split}' for split in splits)} --records FILE",
-            "EfficientNet-Lite0; images resampled for the intervals",
-            {
-                "data": {"name": " + ".join(splits), "images": int(records["image_id"].nunique())},
-                **summed_up(records, rows),
-            },
-            options.folder,
-        )
-    except (ValueError, OSError, BenchmarkError) as error:
-        print(f"empty_masks: {error}", file=sys.stderr)
-        return 2
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = parser_of("Masks with a relative score where those of a run are empty.", runs=True)
+    return run_study(keeps_records(parser), empty_masks, argv)
 
 
 if __name__ == "__main__":

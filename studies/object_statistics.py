@@ -12,50 +12,41 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-from measured import FOLDER, write_measured
+from harness import Study, parser_of, run_study
 from numpy import unique
 
 from perturb_tutorial.datasets import read_coco
 from perturb_tutorial.datasets.statistics import IMAGES_PER_CLASS, object_statistics, sample_pairs
 
-NAME = "object_statistics"
+
+def object_areas(options: argparse.Namespace) -> Study:
+    """The study of the module's docstring."""
+    sets = [read_coco(options.data, split) for split in options.splits]
+    images = tuple(image for dataset in sets for image in dataset.images)
+    pairs = sample_pairs(replace(sets[0], images=images))
+    found = object_statistics(pairs)
+    summary = {
+        "data": {"name": " + ".join(dataset.name for dataset in sets), "images": found.images},
+        "per_class": IMAGES_PER_CLASS,
+        "classes": len(unique([pair.category for pair in pairs])),
+        "side": found.side,
+        **{
+            key: [round(float(value), 1) for value in values]
+            for key, values in (("areas", found.areas), ("x", found.x), ("y", found.y))
+        },
+    }
+    return Study(
+        "object_statistics",
+        f"python studies/object_statistics.py COCO {' '.join(options.splits)}",
+        "areas: px², one a pair of an image and a class; x, y: px, one a box; image squashed to side × side",
+        summary,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Areas and centers of COCO's objects, for fig. 1 and 2.")
-    parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
-    parser.add_argument("splits", nargs="+", metavar="SPLIT", help="such as train2017")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
-    options = parser.parse_args(argv)
-    try:
-        sets = [read_coco(options.data, split) for split in options.splits]
-        images = tuple(image for dataset in sets for image in dataset.images)
-        pairs = sample_pairs(replace(sets[0], images=images))
-        found = object_statistics(pairs)
-        summary = {
-            "data": {"name": " + ".join(dataset.name for dataset in sets), "images": found.images},
-            "per_class": IMAGES_PER_CLASS,
-            "classes": len(unique([pair.category for pair in pairs])),
-            "side": found.side,
-            **{
-                key: [round(float(value), 1) for value in values]
-                for key, values in (("areas", found.areas), ("x", found.x), ("y", found.y))
-            },
-        }
-        path = write_measured(
-            NAME,
-            f"python studies/object_statistics.py COCO {' '.join(options.splits)}",
-            "areas: px², one a pair of an image and a class; x, y: px, one a box; image squashed to side × side",
-            summary,
-            options.folder,
-        )
-    except (ValueError, OSError) as error:
-        print(f"object_statistics: {error}", file=sys.stderr)
-        return 2
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    return 0
+    parser = parser_of("Areas and centers of COCO's objects, for fig. 1 and 2.", splits="train2017")
+    return run_study(parser, object_areas, argv)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sweeps
 import torch
-from measured import FOLDER, write_measured
+from harness import Study, parser_of, run_study
 
 import perturb_tutorial as pt
 from perturb_tutorial.benchmarks.summary import Figures
@@ -62,41 +61,38 @@ def summed_up(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The masks of two sweeps once more, rounded differently.")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network's passes")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the file goes")
-    options = parser.parse_args(argv)
-    try:
-        described = sweeps.all_sweeps()
-        network = pt.load_network("efficientnet_lite0", device="cpu")
-        found = {}
-        for game in GAMES:
-            stored = pt.Masks.load(sweeps.FOLDER / f"{game}.pt")
-            sweep = described[game]
-            assert isinstance(sweep, sweeps.Sweep)
-            images, targets = sweep.inputs(network)
-            again = pt.learn_masks(
-                network, images, targets, sweep.settings, seed=sweep.seed, precision=options.precision
+def rounding(options: argparse.Namespace) -> Study:
+    """The study of the module's docstring."""
+    described = sweeps.all_sweeps()
+    network = pt.load_network("efficientnet_lite0", device="cpu")
+    found = {}
+    for game in GAMES:
+        stored = pt.Masks.load(sweeps.FOLDER / f"{game}.pt")
+        sweep = described[game]
+        assert isinstance(sweep, sweeps.Sweep)
+        images, targets = sweep.inputs(network)
+        again = pt.learn_masks(
+            network, images, targets, sweep.settings, seed=sweep.seed, precision=options.precision
+        )
+        if torch.equal(again.grid, stored.grid):
+            raise ValueError(
+                f"expected instructions other than those of the stored masks; run: {INSTRUCTIONS}"
             )
-            if torch.equal(again.grid, stored.grid):
-                raise ValueError(
-                    f"expected instructions other than those of the stored masks; run: {INSTRUCTIONS}"
-                )
-            found[game] = apart(again, stored)
-        if options.precision == "float32":
-            name, command = "rounding", INSTRUCTIONS
-            changed = f"{torch.backends.cpu.get_cpu_capability()} instructions"
-        else:
-            name, command = options.precision, f"python studies/rounding.py --precision {options.precision}"
-            changed = f"{options.precision} on a CPU"
-        note = f"EfficientNet-Lite0; {changed} against the stored masks; photographs resampled"
-        path = write_measured(name, command, note, summed_up(found), options.folder)
-    except (ValueError, OSError) as error:
-        print(f"rounding: {error}", file=sys.stderr)
-        return 2
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    return 0
+        found[game] = apart(again, stored)
+    if options.precision == "float32":
+        name, command = "rounding", INSTRUCTIONS
+        changed = f"{torch.backends.cpu.get_cpu_capability()} instructions"
+    else:
+        name, command = options.precision, f"python studies/rounding.py --precision {options.precision}"
+        changed = f"{options.precision} on a CPU"
+    note = f"EfficientNet-Lite0; {changed} against the stored masks; photographs resampled"
+    return Study(name, command, note, summed_up(found))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = parser_of("The masks of two sweeps once more, rounded differently.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network's passes")
+    return run_study(parser, rounding, argv)
 
 
 if __name__ == "__main__":

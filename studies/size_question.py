@@ -12,14 +12,13 @@ missing ones. ``--limit``: at most N images, drawn by seed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measured import FOLDER, write_measured
+from harness import Kept, Study, keeps_records, parser_of, run_study
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from perturb_tutorial.benchmarks.plan import limited
 from perturb_tutorial.benchmarks.summary import Figures
 from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_mask
 
-NAME = "size_question"
 METHODS = ("gradient", "guided_backprop", "grad_cam")
 SQUASHED, SHORTER_SIDE, OWN = "squashed", "shorter side", "own size"
 VARIANTS = [(method, size) for method in METHODS for size in (SQUASHED, SHORTER_SIDE)] + [("grad_cam", OWN)]
@@ -110,53 +108,40 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result.to_dict()
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="The pointing game on squashed images and at their own size."
+def size_question(options: argparse.Namespace) -> Study:
+    """The study of the module's docstring."""
+    questions = [
+        question
+        for split in options.splits
+        for question in read_data("pointing-game", options.data, split).questions()
+    ]
+    by_image: dict[Any, list[Question]] = {}
+    for question in limited(questions, options.limit, SEED):
+        by_image.setdefault(question.image.id, []).append(question)
+    kept = Kept(options.records)
+    done = {row["image"] for row in kept.rows}
+    network = any_size(pt.load_network("efficientnet_lite0", device="cpu"))
+    for image, group in by_image.items():
+        if image not in done:
+            kept.add(measure(network, group))
+    rows = sorted(
+        (row for row in kept.rows if row["image"] in by_image), key=lambda r: (r["image"], r["category"])
     )
-    parser.add_argument("data", type=Path, metavar="COCO", help="COCO's folder")
-    parser.add_argument("splits", nargs="+", metavar="SPLIT", help="such as val2017")
-    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="created, or continued")
+    limit = f" --limit {options.limit}" if options.limit else ""
+    return Study(
+        "size_question",
+        f"python studies/size_question.py COCO {' '.join(options.splits)} --records FILE{limit}",
+        "EfficientNet-Lite0; images resampled for the intervals",
+        {"data": {"name": " + ".join(options.splits), "images": len(by_image)}, **figures(rows)},
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = keeps_records(
+        parser_of("The pointing game on squashed images and at their own size.", splits="val2017")
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N images, drawn by seed")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the summary goes")
-    options = parser.parse_args(argv)
-    try:
-        questions = [
-            question
-            for split in options.splits
-            for question in read_data("pointing-game", options.data, split).questions()
-        ]
-        questions = limited(questions, options.limit, SEED)
-        by_image: dict[Any, list[Question]] = {}
-        for question in questions:
-            by_image.setdefault(question.image.id, []).append(question)
-        rows = []
-        if options.records.exists():
-            rows = [row for line in options.records.read_text().splitlines() for row in json.loads(line)]
-        done = {row["image"] for row in rows}
-        network = any_size(pt.load_network("efficientnet_lite0", device="cpu"))
-        for image, group in by_image.items():
-            if image not in done:
-                found = measure(network, group)
-                rows += found
-                with options.records.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-        rows = sorted(
-            (row for row in rows if row["image"] in by_image), key=lambda r: (r["image"], r["category"])
-        )
-        limit = f" --limit {options.limit}" if options.limit else ""
-        path = write_measured(
-            NAME,
-            f"python studies/size_question.py COCO {' '.join(options.splits)} --records FILE{limit}",
-            "EfficientNet-Lite0; images resampled for the intervals",
-            {"data": {"name": " + ".join(options.splits), "images": len(by_image)}, **figures(rows)},
-            options.folder,
-        )
-    except (ValueError, OSError) as error:
-        print(f"size_question: {error}", file=sys.stderr)
-        return 2
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    return 0
+    return run_study(parser, size_question, argv)
 
 
 if __name__ == "__main__":
