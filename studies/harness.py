@@ -19,7 +19,7 @@ from perturb_tutorial.benchmarks.store import BenchmarkError
 
 
 class Study(NamedTuple):
-    """What was found: the ``name`` of its file, the ``command`` that finds it, a ``note`` for readers, the ``summary``."""
+    """What was found: its file's ``name``, the ``command`` that finds it, a ``note`` for readers, the ``summary``."""
 
     name: str
     command: str
