@@ -238,8 +238,9 @@ def _halve(model: Any, upsampling: Sequence[set[int]]) -> None:
 
     casts = []
     for item in list(model.graph.initializer):
-        kept = len(item.dims) < 2 or math.prod(item.dims) < HALVED_FROM or set(item.dims) - {1} in upsampling
-        if kept or item.data_type != TensorProto.FLOAT:
+        small = len(item.dims) < 2 or math.prod(item.dims) < HALVED_FROM
+        upsamples = any(pair <= set(item.dims) for pair in upsampling)  # the third dimension is the batch
+        if small or upsamples or item.data_type != TensorProto.FLOAT:
             continue
         half = numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), f"{item.name}_half")
         casts.append(helper.make_node("Cast", [half.name], [item.name], to=TensorProto.FLOAT))
