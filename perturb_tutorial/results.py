@@ -142,9 +142,14 @@ class Masks:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
-        """Parts of equal settings and size as one."""
+        """Parts of equal settings, size and layer as one."""
         if not parts:
             raise ValueError("parts: expected at least one Masks, got none")
+        for name in ("size", "layer", "settings"):
+            first, *others = (getattr(part, name) for part in parts)
+            for other in others:
+                if other != first:
+                    raise ValueError(f"parts: expected masks of one {name}, got {first} and {other}")
         history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
         rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
         return replace(parts[0], history=history, **rows)
