@@ -60,7 +60,7 @@ def example_logits(module: nn.Module, example: Tensor) -> Tensor:
 
     Errors: ``ValueError`` for a module that fails on it, or does not return one row of at least two logits.
     """
-    fault = "it fails on an input of " + "×".join(map(str, example.shape))
+    fault = "module: it fails on an input of " + "×".join(map(str, example.shape))
     logits = _pass(module, example, fault, lambda: _other_shape(module, example))
     if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
         raise ValueError(
@@ -159,7 +159,7 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
     first, second = (torch.cat([other, example]) for other in neighbors.split(1))
     rows = []
     for batch in (first, second):
-        fault = "expected one that takes any number of images, got one that takes 1 and fails on 2"
+        fault = "module: expected one that takes any number of images, got one that takes 1 and fails on 2"
         logits = _pass(module, batch, fault, lambda: _ANY_NUMBER)
         if logits.shape != (2, alone.shape[1]):
             raise ValueError(
@@ -197,7 +197,7 @@ def _pass(module: nn.Module, inputs: Tensor, fault: str, remedy: Callable[[], st
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(f"module: {fault} ({reason}){remedy()}") from error
+        raise ValueError(f"{fault} ({reason}){remedy()}") from error
     return as_logits(output)
 
 
