@@ -156,7 +156,7 @@ class _LayerCanvas:
         if self.settings.initialization != "disc":
             shape = (len(self.images), 1, *self.place.size)
             return rival_masks(shape, self.settings, self.seed, self.device)
-        grids = disc_candidates(self.settings, self.size[0], self.place.size).to(self.device)
+        grids = disc_candidates(self.settings, self.size, self.place.size).to(self.device)
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
             images, weights = (x[rows].repeat_interleave(len(tried), 0) for x in (self.images, self.weights))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.initialization import InitialMasks, initial_masks
-from perturb_tutorial.masks import upsampling_matrix
+from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import PRECISIONS, MaskSettings
+from perturb_tutorial.settings import PRECISIONS, MaskSettings, Size, sides
 
 Step = int | Tensor
 """The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""
@@ -54,7 +54,7 @@ class Canvas(Protocol):
 class ImageCanvas:
     """Masks on images: upsampled and softened; the image and its perturbed version are shifted under the mask.
 
-    ``images``: N×3×S×S on the network's device. ``weights``: N×K, 1 for each target class. ``precision``: of the
+    ``images``: N×C×H×W on the network's device. ``weights``: N×K, 1 for each target class. ``precision``: of the
     network's two passes in an iteration.
     """
 
@@ -75,15 +75,13 @@ class ImageCanvas:
     ) -> None:
         self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
         self.device, self.images, self.precision = network.device, images, precision
-        side = images.shape[-1]
-        self.size = (side, side)
+        self.size = height, width = images.shape[-2], images.shape[-1]
         self.background = background_for(settings, images, color=network.mean_color, seed=seed)
-        lengths = settings.lengths(side)
-        up = upsampling_matrix(side, settings.grid_size, lengths.mask_sigma)
-        self.up = up.to(images)
-        self.column_means = self.up.sum(0) / side
-        self.shifts = jitter_shifts(settings, side, seed)
-        self.windows = _Windows(self.shifts, side, lengths.jitter, self.device)
+        lengths, cells = settings.lengths(self.size), settings.grid_shape(self.size)
+        self.up_rows, self.up_columns = upsampling_matrices(self.size, cells, lengths.mask_sigma, images)
+        self.row_means, self.column_means = self.up_rows.sum(0) / height, self.up_columns.sum(0) / width
+        self.shifts = jitter_shifts(settings, self.size, seed)
+        self.windows = _Windows(self.shifts, self.size, lengths.jitter, self.device)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -94,18 +92,18 @@ class ImageCanvas:
 
     def padded(self, images: Tensor) -> Tensor:
         """``images`` with their left and upper edges replicated as far as the jitter reaches."""
-        reach = self.settings.lengths(self.size[0]).jitter
+        reach = self.settings.lengths(self.size).jitter
         return torch.nn.functional.pad(images, (reach - 1, 0, reach - 1, 0), mode="replicate")
 
     def upsampled(self, grid: Tensor) -> Tensor:
-        """The masks on the images, N×1×S×S."""
+        """The masks on the images, N×1×H×W."""
         with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
-            return self.up @ grid @ self.up.T
+            return self.up_rows @ grid @ self.up_columns.T
 
     def kept(self, grid: Tensor) -> Tensor:
-        # The mean of U m Uᵀ is the product of m with this vector from both sides.
+        # The mean of U_h m U_wᵀ is the product of m with the means of their columns.
         with torch.autocast(self.device.type, enabled=False):
-            return self.column_means @ grid[:, 0] @ self.column_means
+            return self.row_means @ grid[:, 0] @ self.column_means
 
     def score(self, grid: Tensor, step: Step) -> Tensor:
         background, evidence = self.windows(self.pictures, step)
@@ -201,16 +199,18 @@ class _Joint(torch.autograd.Function):
 class _Windows:
     """The part of padded pictures that lies under the mask in each iteration."""
 
-    def __init__(self, shifts: list[tuple[int, int]], side: int, reach: int, device: torch.device) -> None:
-        self.shifts, self.side, self.reach, self.device = shifts, side, reach, device
+    def __init__(
+        self, shifts: list[tuple[int, int]], size: tuple[int, int], reach: int, device: torch.device
+    ) -> None:
+        self.shifts, self.size, self.reach, self.device = shifts, size, reach, device
 
     def __call__(self, pictures: Tensor, step: Step) -> Tensor:
-        """…×side×side from pictures …×(side + reach − 1)²."""
+        """…×H×W from pictures …×(H + reach − 1)×(W + reach − 1)."""
         if isinstance(step, int):
-            return shift(pictures, *self.shifts[step], self.side)
+            return shift(pictures, *self.shifts[step], self.size)
         pixels = self._pixels.index_select(0, self._numbers.index_select(0, step))[0]
         chosen = pictures.flatten(-2).index_select(-1, pixels)
-        return chosen.view(*pictures.shape[:-2], self.side, self.side)
+        return chosen.view(*pictures.shape[:-2], *self.size)
 
     @cached_property
     def _occurring(self) -> list[tuple[int, int]]:
@@ -219,9 +219,9 @@ class _Windows:
     @cached_property
     def _pixels(self) -> Tensor:
         """The numbers of the pixels in each window that occurs, one row a window."""
-        across = self.side + self.reach - 1
-        numbers = torch.arange(across**2, device=self.device).view(1, across, across)
-        return torch.cat([shift(numbers, *pair, self.side).flatten(1) for pair in self._occurring])
+        height, width = (side + self.reach - 1 for side in self.size)
+        numbers = torch.arange(height * width, device=self.device).view(1, height, width)
+        return torch.cat([shift(numbers, *pair, self.size).flatten(1) for pair in self._occurring])
 
     @cached_property
     def _numbers(self) -> Tensor:
@@ -229,7 +229,7 @@ class _Windows:
         return torch.tensor([self._occurring.index(pair) for pair in self.shifts], device=self.device)
 
 
-def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[int, int]]:
+def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[int, int]]:
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
     generator = torch.Generator().manual_seed(seed)
@@ -237,10 +237,11 @@ def jitter_shifts(settings: MaskSettings, size: int, seed: int) -> list[tuple[in
     return [(dx, dy) for dx, dy in drawn.tolist()]
 
 
-def shift(padded: Tensor, dx: int, dy: int, size: int) -> Tensor:
-    """The size×size window in which the image stands ``dx`` px further right and ``dy`` further down.
+def shift(padded: Tensor, dx: int, dy: int, size: Size) -> Tensor:
+    """The window of ``size`` px in which the image stands ``dx`` px further right and ``dy`` further down.
 
     ``padded`` has the image's edges replicated at its left and top.
     """
-    top, left = padded.shape[-2] - size - dy, padded.shape[-1] - size - dx
-    return padded[..., top : top + size, left : left + size]
+    height, width = sides(size)
+    top, left = padded.shape[-2] - height - dy, padded.shape[-1] - width - dx
+    return padded[..., top : top + height, left : left + width]

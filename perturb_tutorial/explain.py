@@ -95,7 +95,12 @@ def explain_files(
     outcome = Outcome()
     for start in range(0, len(paths), IMAGES_AT_ONCE):
         part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
-        images, bad = load_images([paths[i] for i in part], request.network.input_size, on_error="skip")
+        images, bad = load_images(
+            [paths[i] for i in part],
+            request.network.input_size,
+            channels=request.network.channels,
+            on_error="skip",
+        )
         outcome.errors += [f"{names[part[error.index]]}: {error.reason}" for error in bad]
         missing = {error.index for error in bad}
         good = [i for offset, i in enumerate(part) if offset not in missing]
@@ -286,8 +291,7 @@ def _by_comparison(
 
     network = request.network
     heat = saliency(network, images, sets, method=request.method, layer=request.layer, seed=request.seed)
-    size = (network.input_size, network.input_size)
-    heat = torch.nn.functional.interpolate(heat.float(), size=size, mode="bilinear").cpu()
+    heat = torch.nn.functional.interpolate(heat.float(), size=network.input_shape, mode="bilinear").cpu()
     with torch.inference_mode():
         weights = class_weights(sets, network.class_count).to(network.device)
         scores = target_score(network.logits(images), weights).tolist()

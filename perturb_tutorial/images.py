@@ -1,7 +1,7 @@
-"""Image files → N×3×H×W float32 tensors in [0, 1], RGB; and one clear line for each file that cannot be read.
+"""Image files → N×C×H×W float32 tensors in [0, 1], RGB; and one clear line for each file that cannot be read.
 
-Every photograph is squashed to a square, as the paper does (§4), or cropped at the center on request. Shrinking
-averages over areas (Pillow's BOX), which on EfficientNet-Lite recognizes more photographs than a triangle
+Every photograph is squashed to the input's shape, as the paper does (§4), or cropped at the center on request.
+Shrinking averages over areas (Pillow's BOX), which on EfficientNet-Lite recognizes more photographs than a triangle
 filter does; enlarging is bilinear.
 """
 
@@ -21,14 +21,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.settings import Size, check_size, sides
 
 MIN_SIDE = 8
-"""Smallest side of a photograph, image px."""
+"""Smallest side of a photograph in its file, image px."""
 MAX_PIXELS = 100_000_000
 """Largest photograph; more is refused before it is decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 """Pillow's names of the formats that are read. Others are refused: EPS, for one, would start Ghostscript."""
+
+CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's names of the modes that images are read in, by their number of channels."""
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -59,24 +63,36 @@ class _Unusable(Exception):
 
 @overload
 def load_images(
-    paths: Paths, size: int = ..., *, crop: str | None = ..., on_error: Literal["raise"] = ...
+    paths: Paths,
+    size: Size = ...,
+    *,
+    channels: int = ...,
+    crop: str | None = ...,
+    on_error: Literal["raise"] = ...,
 ) -> Tensor: ...
 @overload
 def load_images(
-    paths: Paths, size: int = ..., *, crop: str | None = ..., on_error: Literal["skip"]
+    paths: Paths, size: Size = ..., *, channels: int = ..., crop: str | None = ..., on_error: Literal["skip"]
 ) -> tuple[Tensor, list[ImageError]]: ...
 def load_images(
-    paths: Paths, size: int = 224, *, crop: str | None = None, on_error: Literal["raise", "skip"] = "raise"
+    paths: Paths,
+    size: Size = 224,
+    *,
+    channels: int = 3,
+    crop: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> Tensor | tuple[Tensor, list[ImageError]]:
-    """Photographs as one tensor N×3×size×size, float32 in [0, 1].
+    """Photographs as one tensor N×C×H×W, float32 in [0, 1].
 
     Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is applied, an
     animation gives its first frame.
 
     Args:
         paths: one file or several.
-        size: side of the square in image px, at least ``MIN_SIDE``.
-        crop: None squashes to a square; "center" scales the shorter side and cuts out the center.
+        size: side of a square, or (height, width), in image px, at least 8 each: ``network.input_size``.
+        channels: C, 3 for RGB, 1 for gray (luminance, Pillow's mode L), 4 for RGBA, whose alpha is then kept, 1 where
+            the file has none: ``network.channels``.
+        crop: None squashes to H×W; "center" cuts out the largest centered part of that shape and scales it.
         on_error: "raise" raises one error for all bad files; "skip" leaves them out and also returns a list of
             :class:`ImageError`, whose ``index`` says which images are missing.
 
@@ -91,18 +107,19 @@ def load_images(
         raise ValueError(f'crop: expected None or "center", got {crop!r}')
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error: expected "raise" or "skip", got {on_error!r}')
-    if isinstance(size, bool) or not isinstance(size, int) or size < MIN_SIDE:
-        raise ValueError(f"size: expected a whole number of at least {MIN_SIDE} image px, got {size!r}")
+    if isinstance(channels, bool) or channels not in CHANNELS:
+        raise ValueError(f"channels: expected 1 (gray), 3 (RGB) or 4 (RGBA), got {channels!r}")
+    shape = sides(check_size("size", size))
     check_not_forked()
     loaded, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            loaded.append(_fit(_open(Path(path)), size, crop))
+            loaded.append(_fit(_open(Path(path)), shape, channels, crop))
         except _Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors and on_error == "raise":
         raise ImageErrors(errors)
-    images = torch.stack(loaded) if loaded else torch.empty(0, 3, size, size)
+    images = torch.stack(loaded) if loaded else torch.empty(0, channels, *shape)
     return images if on_error == "raise" else (images, errors)
 
 
@@ -167,29 +184,40 @@ def _check_size(image: Image.Image) -> None:
         raise _Unusable(f"is {width}×{height} px; expected at least {MIN_SIDE} px a side")
 
 
-def _fit(image: Image.Image, size: int, crop: str | None) -> Tensor:
-    """3×size×size in [0, 1]."""
-    bands = _bands(image)
-    width, height = image.size
-    box = (0.0, 0.0, float(width), float(height))
+def _fit(image: Image.Image, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
+    """C×H×W in [0, 1]."""
+    bands = _bands(image, channels)
+    height, width = shape
+    across, down = float(image.width), float(image.height)
     if crop == "center":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        width = height = side
-    shrinks = width >= size and height >= size
+        across, down = min(across, down * width / height), min(down, across * height / width)
+    left, top = (image.width - across) / 2, (image.height - down) / 2
+    box = (left, top, left + across, top + down)
+    shrinks = across >= width and down >= height
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    planes = [np.asarray(band.resize((size, size), method, box=box), dtype=np.float32) for band in bands]
-    pixels = torch.from_numpy(np.stack(planes * 3 if len(planes) == 1 else planes))
-    return (pixels / _full_scale(image)).clamp(0, 1)
+    planes = np.concatenate([_planes(band.resize((width, height), method, box=box)) for band in bands])
+    full = _full_scale(image)
+    if len(planes) < channels:  # 16-bit gray
+        opaque = np.full_like(planes, full)
+        planes = np.concatenate([planes, planes, planes, opaque][:channels])
+    return (torch.from_numpy(planes) / full).clamp(0, 1)
+
+
+def _planes(image: Image.Image) -> NDArray[np.float32]:
+    """C×H×W."""
+    pixels = np.asarray(image, dtype=np.float32)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _full_scale(image: Image.Image) -> float:
     return 65535.0 if image.mode.startswith("I") else 255.0
 
 
-def _bands(image: Image.Image) -> list[Image.Image]:
-    """The color planes to be resized: one of 16-bit gray values as floats, or three of 8 bits."""
+def _bands(image: Image.Image, channels: int) -> list[Image.Image]:
+    """The color planes to be resized: one of 16-bit gray values as floats, or ``channels`` of 8 bits.
+
+    Those of RGBA are one image, which Pillow resizes with its colors weighted by alpha.
+    """
     if image.mode.startswith("I"):
         values: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
         if values.size and values.max() > 65535:
@@ -197,8 +225,10 @@ def _bands(image: Image.Image) -> list[Image.Image]:
         return [Image.fromarray(values)]
     if image.mode == "F":
         raise _Unusable("holds floating-point pixels; save it with 8 or 16 bits a channel")
+    if channels == 4:
+        return [image.convert("RGBA")]
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return list(image.convert("RGB").split())
+    return list(image.convert(CHANNELS[channels]).split())

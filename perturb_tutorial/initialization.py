@@ -8,11 +8,13 @@ one, the normalized score is
 
 and the smallest r with ŝ ≤ 0.01 (deletion) or ŝ ≥ 0.99 (preservation) is taken; without one the mask perturbs
 everything. ŝ need not be monotone in r, so the search is a scan from below, not a bisection. It tries the
-disc that is then used: softened by σ = 10 image px and brought to the grid.
+disc that is then used: softened by σ = 10 image px and brought to the grid. On an input that is not square the discs
+are round all the same, and their radii go on until they reach as far beyond the corners (:func:`disc_radii`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,10 +25,12 @@ from perturb_tutorial.masks import disc_grids, upsample
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import GAMES, MaskSettings, check_seed, scaled
+from perturb_tutorial.settings import GAMES, MaskSettings, Size, check_seed, scaled, sides
 
-DISC_RADII = tuple(range(0, 176, 5))
-"""Radii that are tried, image px of a 224 px input (§2: [0:5:175])."""
+RADIUS_STEP, LAST_RADIUS = 5, 175
+"""Of the radii that are tried, image px of a 224 px input (§2: [0:5:175])."""
+DISC_RADII = tuple(range(0, LAST_RADIUS + 1, RADIUS_STEP))
+"""The radii that are tried on a square input, image px of a 224 px input."""
 SUPPRESSED = GAMES["deletion"].threshold
 """Normalized score at which a deleted target counts as suppressed "by at least 99 %" (§2)."""
 PRESERVED = GAMES["preservation"].threshold
@@ -66,19 +70,23 @@ def initial_masks(
 ) -> InitialMasks:
     """The masks that ``settings.initialization`` asks for.
 
-    ``images``, ``perturbed``: N×3×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values,
+    ``images``, ``perturbed``: N×C×H×W. ``weights``: N×K, 1 for each target class. The two scores: N values,
     of the image and of the fully perturbed one. ``random`` draws one grid a seed, the same for every image.
     """
     if settings.initialization == "disc":
         searched = _Images(images, perturbed, weights, original_score, perturbed_score)
-        grids = disc_candidates(settings, images.shape[-1]).to(images)
+        grids = disc_candidates(settings, _size(images)).to(images)
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
             return _disc_row(network, searched, settings, rows, tried)
 
         return smallest_discs(normalized, grids, original_score > perturbed_score, settings)
-    cells = settings.grid_size
-    return rival_masks((len(images), 1, cells, cells), settings, seed, images.device)
+    cells = settings.grid_shape(_size(images))
+    return rival_masks((len(images), 1, *cells), settings, seed, images.device)
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
 def rival_masks(
@@ -93,13 +101,25 @@ def rival_masks(
     return InitialMasks(torch.full(shape, value, device=device), none)
 
 
-def disc_candidates(settings: MaskSettings, size: int, cells: tuple[int, int] | None = None) -> Tensor:
+def disc_radii(size: Size) -> tuple[int, ...]:
+    """The radii that are tried on an input of ``size`` px, image px of a 224 px input (whose side is √(H·W)).
+
+    They end at 175 · √((H/W + W/H) / 2), rounded up to a multiple of 5: its share of the distance from center to corner
+    is that of 175 px on a square.
+    """
+    height, width = sides(size)
+    farther = math.sqrt((height / width + width / height) / 2)
+    last = math.ceil(LAST_RADIUS * farther / RADIUS_STEP) * RADIUS_STEP
+    return tuple(range(0, last + 1, RADIUS_STEP))
+
+
+def disc_candidates(settings: MaskSettings, size: Size, cells: tuple[int, int] | None = None) -> Tensor:
     """Grids R×1×h×w of all radii, for an input of ``size`` px: the disc is 0 in deletion, 1 in preservation.
 
     ``cells``: (h, w); None is the settings' own grid.
     """
-    radii = scaled(torch.tensor(DISC_RADII, dtype=torch.float64), size)
-    return settings.rules.disc(disc_grids(size, cells or settings.grid_size, radii))
+    radii = scaled(torch.tensor(disc_radii(size), dtype=torch.float64), size)
+    return settings.rules.disc(disc_grids(size, cells or settings.grid_shape(size), radii))
 
 
 def normalized_score(score: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
@@ -113,7 +133,7 @@ def disc_scores(
 ) -> tuple[Tensor, Tensor]:
     """Normalized score ŝ of every disc, N×R, and the R radii in image px of a 224 px input (§2).
 
-    ``images``: N×3×S×S in [0, 1]; ``targets`` and ``settings`` as in :func:`learn_masks`.
+    ``images``: N×C×H×W in [0, 1]; ``targets`` and ``settings`` as in :func:`learn_masks`.
     """
     settings = settings or MaskSettings()
     images = network.check_images(images).to(network.device)
@@ -121,12 +141,13 @@ def disc_scores(
     weights = class_weights(sets, network.class_count).to(images.device)
     perturbed = background_for(settings, images, color=network.mean_color)
     score = _scorer(network)
-    grids = disc_candidates(settings, images.shape[-1]).to(images)
+    grids = disc_candidates(settings, _size(images)).to(images)
     with torch.inference_mode():
         searched = _Images(images, perturbed, weights, score(images, weights), score(perturbed, weights))
         every = torch.arange(len(images))
         rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]
-    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids)), torch.tensor(DISC_RADII)
+    radii = torch.tensor(disc_radii(_size(images)))
+    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids)), radii
 
 
 def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
@@ -137,7 +158,7 @@ def _disc_row(
     network: Network, searched: _Images, settings: MaskSettings, rows: Tensor, grids: Tensor
 ) -> Tensor:
     """ŝ of some grids (r×1×h×w) on some images: len(rows)×r."""
-    size = searched.images.shape[-1]
+    size = _size(searched.images)
     masks = upsample(grids, size, settings.lengths(size).mask_sigma)
     images, perturbed = searched.images[rows], searched.perturbed[rows]
     pixels = perturb(images[:, None], perturbed[:, None], masks[None]).flatten(0, 1)
@@ -167,7 +188,7 @@ def smallest_discs(
                 first = fits.int().argmax(1).cpu()  # the first radius that fits; 0 too where none does
                 hit = fits.any(1).cpu()
                 found[rows[hit]] = tried[first[hit]]
-                radius[rows[hit]] = torch.tensor(DISC_RADII, dtype=radius.dtype)[start + first[hit]]
+                radius[rows[hit]] = (RADIUS_STEP * (start + first[hit])).to(radius)
                 left.append(rows[~hit])
             open_rows = torch.cat(left) if left else open_rows[:0]
     return InitialMasks(found, radius)

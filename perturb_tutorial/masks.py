@@ -7,7 +7,8 @@ and separable, so they are two small matrices:
     M = U_h m U_wᵀ,   U = G(σ_m) · S,   S: image px × mask px (nearest),   G: image px × image px (Gaussian)
 
 Each row of U sums to 1: a mask of ones stays ones up to the last border pixel. A matrix product is also
-deterministic on every device, which bilinear upsampling's backward on CUDA is not.
+deterministic on every device, which bilinear upsampling's backward on CUDA is not. H and W may differ; then U_h and
+U_w do, and the grid has square cells (``MaskSettings.grid_shape``).
 A mask is 1 where a pixel is kept and 0 where it is perturbed. Masks know nothing of networks.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perturb_tutorial.settings import scaled
+from perturb_tutorial.settings import Size, scaled, sides
 
 TRUNCATE = 4.0
 """A Gaussian ends at this many σ."""
@@ -66,14 +67,27 @@ def upsampling_matrix(size: int, cells: int, sigma: float) -> Tensor:
     return _upsampling(int(size), int(cells), float(sigma))
 
 
-def upsample(grid: Tensor, size: int | tuple[int, int], sigma: float) -> Tensor:
+def upsampling_matrices(
+    size: Size, cells: tuple[int, int], sigma: float, like: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """U_h and U_w (module docstring) for ``cells`` = (h, w), one tensor for both in a square.
+
+    ``size``: H = W, or (H, W), in image px. ``sigma``: σ_m in image px of this size. ``like``: a tensor whose type and
+    device they get; None leaves float64 on the CPU.
+    """
+    (height, width), (rows, columns) = sides(size), cells
+    like = torch.empty(0, dtype=torch.float64) if like is None else like
+    left = upsampling_matrix(height, rows, sigma).to(like)
+    same = (height, rows) == (width, columns)
+    return left, left if same else upsampling_matrix(width, columns, sigma).to(like)
+
+
+def upsample(grid: Tensor, size: Size, sigma: float) -> Tensor:
     """Mask N×1×H×W on the image from the grid N×1×h×w (module docstring).
 
     ``size``: H = W, or (H, W), in image px. ``sigma``: σ_m in image px of this size. Differentiable.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    left = upsampling_matrix(height, grid.shape[-2], sigma).to(grid)
-    right = upsampling_matrix(width, grid.shape[-1], sigma).to(grid)
+    left, right = upsampling_matrices(size, (grid.shape[-2], grid.shape[-1]), sigma, grid)
     return left @ grid @ right.T
 
 
@@ -84,26 +98,28 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     return left @ images @ right.T
 
 
-def discs(size: int, radii: Tensor, centers: Tensor | None = None) -> Tensor:
-    """Hard discs R×1×size×size, 1 inside, from R radii and R×2 centers (x, y), all in image px.
+def discs(size: Size, radii: Tensor, centers: Tensor | None = None) -> Tensor:
+    """Hard discs R×1×H×W, 1 inside, from R radii and R×2 centers (x, y), all in image px.
 
-    Pixel (y, x) has its center at (x + 0.5, y + 0.5); without ``centers`` discs are centered on the image.
+    ``size``: H = W, or (H, W). Pixel (y, x) has its center at (x + 0.5, y + 0.5); without ``centers`` discs are
+    centered on the image, at (W/2, H/2).
     """
     radii = torch.as_tensor(radii, dtype=torch.float64)
+    height, width = sides(size)
     if centers is None:
-        centers = torch.full((len(radii), 2), size / 2, dtype=torch.float64)
-    axis = torch.arange(size, dtype=torch.float64) + 0.5
-    squared = (axis[None, None, :] - centers[:, 0, None, None]) ** 2 + (
-        axis[None, :, None] - centers[:, 1, None, None]
+        centers = torch.tensor([width / 2, height / 2], dtype=torch.float64).expand(len(radii), 2)
+    y, x = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
+    squared = (x[None, None, :] - centers[:, 0, None, None]) ** 2 + (
+        y[None, :, None] - centers[:, 1, None, None]
     ) ** 2
     return (squared < radii[:, None, None] ** 2).to(torch.float32)[:, None]
 
 
-def disc_grids(size: int, cells: int | tuple[int, int], radii: Tensor) -> Tensor:
+def disc_grids(size: Size, cells: int | tuple[int, int], radii: Tensor) -> Tensor:
     """Softened, centered discs on the grid, R×1×h×w, 1 inside (§2).
 
-    ``cells``: (h, w), or the side of a square grid. ``radii`` in image px of an input of ``size`` px. The
-    disc is blurred by σ = 10 px (of 224) and then averaged over each mask px.
+    ``cells``: (h, w), or the side of a square grid. ``radii`` in image px of an input of ``size`` px, a side or
+    (height, width). The disc is blurred by σ = 10 px (of 224) and then averaged over each mask px.
     """
     soft = blur(discs(size, radii), scaled(INITIAL_DISC_SIGMA, size))
     return torch.nn.functional.adaptive_avg_pool2d(soft, cells)

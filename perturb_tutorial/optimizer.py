@@ -58,7 +58,7 @@ def learn_masks(
     r"""A mask for each of N images.
 
     Args:
-        images: N×3×S×S in [0, 1], S = ``network.input_size``.
+        images: N×C×H×W in [0, 1], of ``network.channels`` and ``network.input_size``.
         targets: a class index, N indices, or N sets of indices whose scores are summed (eq. 2); None with ``score``.
         settings: None is :class:`MaskSettings` as it comes.
         seed: fixes jitter, noise and random starts; the same seed gives the same mask, alone or in a batch (within

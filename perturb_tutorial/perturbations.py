@@ -21,18 +21,18 @@ NOISE_SIGMA = 0.2
 def fully_perturbed(
     images: Tensor, kind: str, *, color: Tensor, blur_sigma: float = 10.0, seed: int = 0
 ) -> Tensor:
-    """The image x′ that stands where the mask is 0, of the shape of ``images`` (N×3×H×W in [0, 1]).
+    """The image x′ that stands where the mask is 0, of the shape of ``images`` (N×C×H×W in [0, 1]).
 
-    ``kind``: blur, constant or noise. ``color``: 3 values in [0, 1], the network's mean color. ``blur_sigma``:
-    σ₀ in image px of a 224 px input. ``seed`` draws the noise, one draw for all images, so that an image has
-    the same one alone and in a batch.
+    ``kind``: blur, constant or noise. ``color``: C values in [0, 1], the network's mean color. ``blur_sigma``:
+    σ₀ in image px of a 224 px input, of all channels alike. ``seed`` draws the noise, one draw for all images, so
+    that an image has the same one alone and in a batch.
     """
     seed = check_seed(seed)
     if kind == "blur":
-        return blur(images, scaled(blur_sigma, images.shape[-1]))
+        return blur(images, scaled(blur_sigma, (images.shape[-2], images.shape[-1])))
     if kind not in PERTURBATIONS:
         raise ValueError(f"perturbation: expected one of {', '.join(PERTURBATIONS)}, got {kind!r}")
-    constant = color.to(images).view(1, 3, 1, 1).expand_as(images)
+    constant = color.to(images).view(1, -1, 1, 1).expand_as(images)
     if kind == "constant":
         return constant.clone()
     noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
@@ -47,5 +47,5 @@ def background_for(settings: MaskSettings, images: Tensor, *, color: Tensor, see
 
 
 def perturb(images: Tensor, perturbed: Tensor, mask: Tensor) -> Tensor:
-    """Φ(x; M): ``images`` where ``mask`` is 1, ``perturbed`` where it is 0. Shapes broadcast as N×3×H×W."""
+    """Φ(x; M): ``images`` where ``mask`` is 1, ``perturbed`` where it is 0. Shapes broadcast as N×C×H×W."""
     return images * mask + perturbed * (1 - mask)

@@ -1,7 +1,8 @@
 """Figures: an image, what the mask leaves of it, and where the evidence is.
 
-Every function returns a ``matplotlib.figure.Figure`` and touches no global state. Images are 3×H×W in [0, 1],
-heat maps H×W. The color map is legible to color-blind readers; the paper's own is ``jet``.
+Every function returns a ``matplotlib.figure.Figure`` and touches no global state. Images are C×H×W in [0, 1]: RGB, gray
+(C = 1) or RGBA (C = 4), which is drawn over white. Heat maps are H×W. The color map is legible to color-blind readers;
+the paper's own is ``jet``.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ Array = NDArray[np.float32]
 
 
 def as_picture(image: Tensor | Array) -> Array:
-    """H×W×3 in [0, 1] from a 3×H×W image."""
+    """H×W×3 in [0, 1] from a C×H×W image: a gray one (C = 1) three times, RGBA (C = 4) over white."""
     pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image, dtype=np.float32)
-    if pixels.ndim != 3 or pixels.shape[0] != 3:
-        raise ValueError(f"image: expected 3×H×W, got {'×'.join(map(str, pixels.shape))}")
-    return np.clip(pixels.transpose(1, 2, 0), 0, 1)
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3, 4):
+        raise ValueError(
+            f"image: expected 3×H×W, 1×H×W (gray) or 4×H×W (RGBA), got {'×'.join(map(str, pixels.shape))}"
+        )
+    pixels = np.clip(pixels.transpose(1, 2, 0), 0, 1)
+    colors, alpha = pixels[..., :3], pixels[..., 3:]
+    if alpha.size:
+        colors = colors * alpha + (1 - alpha)
+    return colors if colors.shape[2] == 3 else colors.repeat(3, axis=2)
 
 
 def as_heat(heat: Tensor | Array) -> Array:
@@ -113,11 +120,11 @@ def explanation(
     """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it.
 
     Args:
-        image: the photograph, 3×H×W in [0, 1].
+        image: the photograph, C×H×W in [0, 1].
         saliency: H×W or 1×H×W, of the image's size.
         target: the name of the class.
         score_original: of the image, shown under it.
-        masked: the image under the mask, 3×H×W in [0, 1].
+        masked: the image under the mask, C×H×W in [0, 1].
         score_masked: of the image under the mask, shown under it.
         method: the method behind the saliency; it decides how the map is normalized.
     """

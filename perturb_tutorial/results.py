@@ -42,11 +42,12 @@ class History:
 class Masks:
     """N learned masks.
 
-    ``grid``: N×1×h×w in [0, 1], what was optimized. ``size``: (H, W) of the images, px. ``settings``: how.
-    ``score_original``, ``score_perturbed``, ``score_masked``: N target scores, summed over each set of classes, of the
-    image, of the fully perturbed image, and under the final mask without jitter. ``radius``: the initial disc, image px
-    of a 224 px input, NaN without one. ``converged``: N booleans, module ``optimizer`` says when.
-    ``layer``: the layer whose output is masked (§6.4), None for a mask on the image.
+    ``grid``: N×1×h×w in [0, 1], what was optimized; on images h×w is ``settings.grid_shape(size)``. ``size``: (H, W)
+    of the images, px. ``settings``: how. ``score_original``, ``score_perturbed``, ``score_masked``: N target scores,
+    summed over each set of classes, of the image, of the fully perturbed image, and under the final mask without
+    jitter. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
+    one. ``converged``: N booleans, module ``optimizer`` says when. ``layer``: the layer whose output is masked (§6.4),
+    None for a mask on the image.
     """
 
     grid: Tensor
@@ -82,7 +83,7 @@ class Masks:
         return self.settings.rules.salient(self.grid)
 
     def _at_input_size(self, grid: Tensor) -> Tensor:
-        return upsample(grid, self.size, self.settings.lengths(self.size[-1]).mask_sigma).clamp(0, 1)
+        return upsample(grid, self.size, self.settings.lengths(self.size).mask_sigma).clamp(0, 1)
 
     @property
     def area(self) -> Tensor:
@@ -141,9 +142,14 @@ class Masks:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
-        """Parts of equal settings and size as one."""
+        """Parts of equal settings, size and layer as one."""
         if not parts:
             raise ValueError("parts: expected at least one Masks, got none")
+        for name in ("size", "layer", "settings"):
+            first, *others = (getattr(part, name) for part in parts)
+            for other in others:
+                if other != first:
+                    raise ValueError(f"parts: expected masks of one {name}, got {first} and {other}")
         history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
         rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
         return replace(parts[0], history=history, **rows)

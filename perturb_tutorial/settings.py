@@ -1,7 +1,8 @@
 """The settings of a mask: one table, each value with its symbol, its unit and its source.
 
-Lengths are in image px of a 224 px input and scale with ``input_size / 224``. A mask px is one cell of
-the grid that is optimized. "§" is a section of the supplement, "eq. 6" an equation of the main text.
+Lengths are in image px of a 224 px input and scale with √(H·W) / 224 for an input of H×W px, which is
+``input_size / 224`` for a square. A mask px is one cell of the grid that is optimized. "§" is a section of the
+supplement, "eq. 6" an equation of the main text.
 """
 
 from __future__ import annotations
@@ -37,12 +38,50 @@ LARGEST_SEED = 2**63 - 1
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
 """AlexNet's 227 px input and its 30×30 grid, δ = 227/30 px at its own size (§6.3)."""
 
+SMALLEST_INPUT = 8
+"""The smallest side of an input, image px."""
+
+Size = int | tuple[int, int]
+"""Of an input in image px: the side of a square, or (height, width)."""
+
 _Length = TypeVar("_Length", float, "Tensor")
 
 
-def scaled(length: _Length, size: int) -> _Length:
-    """A length given in image px of a 224 px input, in px of an input of ``size`` px."""
-    return length * size / REFERENCE_SIZE
+def sides(size: Size) -> tuple[int, int]:
+    """``size`` as (height, width)."""
+    return (size[0], size[1]) if isinstance(size, tuple) else (size, size)
+
+
+def mean_side(size: Size) -> float:
+    """√(H·W): the side of a square with as many px, by which lengths scale."""
+    return math.sqrt(math.prod(sides(size)))
+
+
+def scaled(length: _Length, size: Size) -> _Length:
+    """A length given in image px of a 224 px input, in px of an input of ``size`` px: times √(H·W) / 224."""
+    return length * mean_side(size) / REFERENCE_SIZE
+
+
+def square_cells(across: int, size: Size) -> tuple[int, int]:
+    """(rows, columns) of about ``across``² cells that divide an input into squares, as nearly as whole numbers can.
+
+    They are ``across`` · √(H/W) and ``across`` · √(W/H), rounded, at least 1; both are ``across`` in a square.
+    """
+    height, width = sides(size)
+    return max(1, round(across * math.sqrt(height / width))), max(
+        1, round(across * math.sqrt(width / height))
+    )
+
+
+def check_size(name: str, size: Any) -> Size:
+    """``size`` as an int for a square, else as (height, width). Errors: ``ValueError`` that calls it ``name``."""
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(pair) != 2 or any(type(side) is not int or side < SMALLEST_INPUT for side in pair):
+        raise ValueError(
+            f"{name}: expected a whole number of at least {SMALLEST_INPUT} image px, or (height, width) of two such "
+            f"numbers, got {size!r}"
+        )
+    return pair[0] if pair[0] == pair[1] else (pair[0], pair[1])
 
 
 class Lengths(NamedTuple):
@@ -124,6 +163,10 @@ def _setting(default: Any, symbol: str, unit: str, meaning: str, source: str) ->
 class MaskSettings:
     """How a mask is learned. Frozen; use :meth:`replace` for a changed copy.
 
+    On an input of H×W px every length is multiplied by √(H·W) / 224, and the grid has about (224 / δ)² square mask px,
+    (224 / δ) · √(H/W) rows and (224 / δ) · √(W/H) columns (:meth:`grid_shape`), so that λ₁ and λ₂ weigh as many cells
+    on a rectangle as on a square.
+
     Errors: ``ValueError`` with one line that names the setting, what was expected and what came.
     """
 
@@ -177,16 +220,20 @@ class MaskSettings:
 
     @property
     def grid_size(self) -> int:
-        """Side of the grid in mask px: 224 / δ, whatever the input size, since δ scales with it."""
+        """Side of a square input's grid in mask px: 224 / δ, whatever the input size, since δ scales with it."""
         return round(REFERENCE_SIZE / self.mask_scale)
+
+    def grid_shape(self, size: Size) -> tuple[int, int]:
+        """(h, w) of the grid in mask px for an input of ``size`` px: :func:`square_cells`."""
+        return square_cells(self.grid_size, size)
 
     @property
     def rules(self) -> Game:
         """What ``game`` means: the sign of the score, what is salient and what counts as reached."""
         return GAMES[self.game]
 
-    def lengths(self, size: int) -> Lengths:
-        """σ_m and τ for an input of ``size`` px, in its own px."""
+    def lengths(self, size: Size) -> Lengths:
+        """σ_m and τ for an input of ``size`` px (a side, or (height, width)), in its own px."""
         return Lengths(scaled(self.mask_sigma, size), max(1, round(scaled(self.jitter, size))))
 
     @classmethod

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 
-def tiny_module(classes: int = 5, seed: int = 0) -> nn.Module:
+def tiny_module(classes: int = 5, seed: int = 0, channels: int = 3) -> nn.Module:
     """A small convolutional network with BatchNorms that are not the identity."""
     torch.manual_seed(seed)
     module = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.Conv2d(channels, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.Conv2d(8, 12, 3, stride=2, padding=1),

@@ -14,8 +14,9 @@ from perturb_tutorial import initialization
 
 def brute_force(network, image, target, settings):
     """§2, radius by radius on one image: the first disc that suppresses (preserves) the normalized score."""
-    size = network.input_size
-    scale = size / 224
+    height, width = image.shape[1:]
+    scale = (height * width) ** 0.5 / 224
+    cells_shape = [round(settings.grid_size * (a / b) ** 0.5) for a, b in ((height, width), (width, height))]
     blurred = torch.from_numpy(
         ndimage.gaussian_filter(image.numpy(), (0, 10 * scale, 10 * scale), mode="nearest", truncate=4.0)
     )
@@ -24,22 +25,22 @@ def brute_force(network, image, target, settings):
         return network.scores(pixels[None])[0, target].item()
 
     full, whole = score(blurred), score(image)
-    y, x = np.mgrid[:size, :size] + 0.5
-    for radius in range(0, 180, 5):
-        inside = ((x - size / 2) ** 2 + (y - size / 2) ** 2 < (radius * scale) ** 2).astype(np.float64)
+    y, x = np.mgrid[:height, :width] + 0.5
+    # On a square the last radius is 175, and the corner √2 · 112 px from the center.
+    last = 175 * np.hypot(height, width) / 2 / scale / (np.sqrt(2) * 112)
+    for radius in range(0, int(np.ceil(round(last, 6) / 5)) * 5 + 1, 5):
+        inside = ((x - width / 2) ** 2 + (y - height / 2) ** 2 < (radius * scale) ** 2).astype(np.float64)
         soft = ndimage.gaussian_filter(inside, 10 * scale, mode="nearest", truncate=4.0)
-        cells = torch.nn.functional.adaptive_avg_pool2d(
-            torch.from_numpy(soft)[None, None], settings.grid_size
-        )
+        cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(soft)[None, None], cells_shape)
         grid = 1 - cells if settings.game == "deletion" else cells
-        nearest = torch.nn.functional.interpolate(grid, size=size, mode="nearest")[0, 0].numpy()
+        nearest = torch.nn.functional.interpolate(grid, size=(height, width), mode="nearest")[0, 0].numpy()
         mask = torch.from_numpy(
             ndimage.gaussian_filter(nearest, 5 * scale, mode="nearest", truncate=4.0)
         ).float()
         normalized = (score(image * mask + blurred * (1 - mask)) - full) / (whole - full)
         if (normalized <= 0.01) if settings.game == "deletion" else (normalized >= 0.99):
             return radius, grid.float()
-    return float("nan"), torch.zeros(1, 1, settings.grid_size, settings.grid_size)
+    return float("nan"), torch.zeros(1, 1, *cells_shape)
 
 
 @pytest.mark.parametrize("game", ["deletion", "preservation"])
@@ -107,6 +108,46 @@ def test_smallest_disc_wins_where_the_score_is_not_monotone():
     fits = (scores[0] <= 0.01).nonzero().flatten()
     np.testing.assert_equal(masks.radius[0].item(), radii[fits[0]].item() if len(fits) else float("nan"))
     torch.testing.assert_close(masks.grid, grid, atol=1e-5, rtol=0)
+
+
+class Contrast(nn.Module):
+    """The first logit grows with what is left of a bright speck at one place."""
+
+    def __init__(self, y, x):
+        super().__init__()
+        self.y, self.x = y, x
+
+    def forward(self, inputs):
+        speck = (inputs[:, 0, self.y, self.x] - inputs.mean((1, 2, 3))).clamp(min=0)
+        return torch.stack([40 * speck - 10, torch.zeros_like(speck)], 1)
+
+
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+@pytest.mark.parametrize(("shape", "place"), [((12, 48), (1, 46)), ((48, 12), (20, 6)), ((20, 30), (12, 22))])
+def test_disc_search_on_a_rectangle_reaches_its_corners(game, shape, place):
+    images = torch.full((1, 1, *shape), 0.2)
+    images[0, 0, place[0], place[1]] = 1
+    network = pt.Network(Contrast(*place), mean=(0,), std=(1,), input_size=shape, device="cpu")
+    settings = pt.MaskSettings(game=game, iterations=0)
+    radius, grid = brute_force(network, images[0], 0, settings)
+    assert np.isfinite(radius)
+    assert (radius > 175) == (shape == (12, 48)), "the corner is 230 px of a 224 px input from the center"
+    masks = pt.learn_masks(network, images, 0, settings)
+    assert masks.radius.item() == radius
+    torch.testing.assert_close(masks.grid, grid, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "last"), [((224, 224), 175), ((45, 45), 175), ((112, 448), 260), ((448, 112), 260)]
+)
+def test_the_last_disc_covers_the_corners_as_on_a_square(shape, last):
+    # √(112·448) = 224, and the corner is √((¼ + 4) / 2) times as far away as on a square: 175 · 1.458 = 255.1.
+    radii = initialization.disc_radii(shape)
+    assert radii == tuple(range(0, last + 1, 5))
+    assert initialization.disc_radii((224, 224)) == initialization.DISC_RADII
+    settings = pt.MaskSettings(game="preservation")
+    assert len(initialization.disc_candidates(settings, shape)) == len(radii)
+    assert initialization.disc_candidates(settings, shape)[-1].min() > 0.9
 
 
 @pytest.mark.parametrize(("name", "value"), [("half", 0.5), ("zeros", 0.0), ("ones", 1.0)])

@@ -23,8 +23,9 @@ SIZE = 32
 def slow_masks(network, image, classes, settings, seed):
     """One image, float64, eq. 6 or 1 as printed: no folding, no matrices, Adam written out."""
     module = network.module.double()
-    scale = SIZE / 224
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (network.mean, network.std))
+    shape = height, width = image.shape[1:]
+    scale = (height * width) ** 0.5 / 224
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (network.mean, network.std))
     image = image.double()[None]
     sigma = settings.blur_sigma * scale
     blurred = torch.from_numpy(
@@ -45,12 +46,13 @@ def slow_masks(network, image, classes, settings, seed):
         padded = nn.functional.pad(pixels, (8, 0, 8, 0), mode="replicate")
         return torch.roll(padded, (dy, dx), (2, 3))[..., 8:, 8:]
 
-    grid = torch.full((1, 1, settings.grid_size, settings.grid_size), 0.5, dtype=torch.float64)
+    cells = [round(settings.grid_size * (a / b) ** 0.5) for a, b in ((height, width), (width, height))]
+    grid = torch.full((1, 1, *cells), 0.5, dtype=torch.float64)
     first, second = torch.zeros_like(grid), torch.zeros_like(grid)
     scores = []
-    for step, (dx, dy) in enumerate(jitter_shifts(settings, SIZE, seed), start=1):
+    for step, (dx, dy) in enumerate(jitter_shifts(settings, shape, seed), start=1):
         m = grid.clone().requires_grad_(True)
-        mask = soften(nn.functional.interpolate(m, size=SIZE, mode="nearest"))
+        mask = soften(nn.functional.interpolate(m, size=shape, mode="nearest"))
         pixels = shifted(image, dx, dy) * mask + shifted(blurred, dx, dy) * (1 - mask)
         score = module((pixels - mean) / std).softmax(1)[0, list(classes)].sum()
         d1 = nn.functional.pad(m[..., 1:, :] - m[..., :-1, :], (0, 0, 0, 1))
@@ -90,6 +92,28 @@ def test_the_loop_is_the_papers(tiny, noise_images, game, classes, exponent):
         np.testing.assert_allclose(masks.history.score[row].numpy(), scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("game", ["deletion", "preservation"])
+@pytest.mark.parametrize(
+    ("shape", "channels", "cells"), [((24, 40), 4, (6, 10)), ((50, 18), 1, (13, 5)), ((16, 64), 3, (4, 16))]
+)
+def test_the_loop_is_the_papers_on_a_rectangle(game, shape, channels, cells):
+    # √(24·40) = 31 px, √(50·18) = 30 px and √(16·64) = 32 px; δ = 28 of 224 px makes 8·8 cells of a square.
+    settings = pt.MaskSettings(
+        game=game, iterations=8, learning_rate=0.02, jitter=28, initialization="half", mask_scale=28
+    )
+    numbers = ((0.5, 0.4, 0.3, 0.6)[:channels], (0.25, 0.3, 0.2, 0.3)[:channels])
+    module = tiny_module(channels=channels)
+    network = pt.Network(module, mean=numbers[0], std=numbers[1], input_size=shape, device="cpu")
+    coarse = torch.rand(2, channels, 6, 6, generator=torch.Generator().manual_seed(3))
+    images = nn.functional.interpolate(coarse, size=shape, mode="bicubic").clamp(0, 1)
+    masks = pt.learn_masks(network, images, [2, 0], settings, seed=11)
+    assert masks.grid.shape == (2, 1, *cells)
+    for row, target in enumerate((2, 0)):
+        grid, scores = slow_masks(network, images[row], [target], settings, seed=11)
+        torch.testing.assert_close(masks.grid[row : row + 1].double(), grid, atol=2e-4, rtol=0)
+        np.testing.assert_allclose(masks.history.score[row].numpy(), scores, atol=1e-5)
+
+
 def test_jitter_is_uniform_seeded_and_scaled():
     settings = pt.MaskSettings(iterations=4000)
     shifts = np.array(jitter_shifts(settings, 224, seed=3))
@@ -101,6 +125,7 @@ def test_jitter_is_uniform_seeded_and_scaled():
     assert np.array_equal(shifts, jitter_shifts(settings, 224, seed=3))
     assert not np.array_equal(shifts, jitter_shifts(settings, 224, seed=4))
     assert max(np.array(jitter_shifts(settings, 448, seed=3)).flat) == 7
+    assert jitter_shifts(settings, (112, 448), seed=3) == jitter_shifts(settings, 224, seed=3)
     assert set(np.array(jitter_shifts(settings.replace(jitter=1), 224, seed=3)).flat) == {0}
 
 
@@ -109,6 +134,9 @@ def test_shift_moves_the_image_and_replicates_its_edge():
     padded = torch.nn.ReplicationPad2d((2, 0, 2, 0))(image)
     moved = canvas.shift(padded, dx=1, dy=2, size=4)[0, 0]
     assert moved.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
+    padded = torch.nn.ReplicationPad2d((2, 0, 2, 0))(torch.arange(6.0).view(1, 1, 2, 3))
+    assert canvas.shift(padded, dx=2, dy=1, size=(2, 3))[0, 0].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert canvas.shift(padded, dx=1, dy=0, size=(2, 3))[0, 0].tolist() == [[0, 0, 1], [3, 3, 4]]
 
 
 def test_same_seed_same_mask_and_another_seed_another(tiny, noise_images):

@@ -97,7 +97,9 @@ def test_panels_of_any_number(count, image):
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match="image: expected 3×H×W, got 20×30"):
+    with pytest.raises(
+        ValueError, match=r"image: expected 3×H×W, 1×H×W \(gray\) or 4×H×W \(RGBA\), got 20×30"
+    ):
         plotting.as_picture(torch.zeros(20, 30))
     with pytest.raises(ValueError, match="heat: expected H×W or 1×H×W, got 2×3×4"):
         plotting.as_heat(torch.zeros(2, 3, 4))

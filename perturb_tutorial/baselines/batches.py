@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 """Called as (done, total): images, or images times occlusions."""
 
 Maps = Callable[[Tensor, Tensor], Tensor]
-"""(images B×3×S×S, weights B×K) on the network's device → maps B×1×h×w."""
+"""(images B×C×H×W, weights B×K) on the network's device → maps B×1×h×w."""
 
 
 def check(network: Network, images: Tensor, targets: Any, batch_size: int | None) -> Tensor:
@@ -30,7 +30,7 @@ def check(network: Network, images: Tensor, targets: Any, batch_size: int | None
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1], N ≥ 1.
+        images: N×C×H×W in [0, 1], N ≥ 1.
         targets: a class index, N indices, or N sets of them.
         batch_size: images at once, or None.
 
@@ -82,7 +82,7 @@ def maps_in_batches(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         maps: computes the maps of one batch on the network's device.
         batch_size: images at once, None for the device's usual number.

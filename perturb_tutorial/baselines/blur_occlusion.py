@@ -1,8 +1,8 @@
 """Blur occlusion (§4.1): occlusion by soft discs that show the image blurred.
 
-784 discs of diameter 35 image px are centered at 8i + 4, 8j + 4 (i, j = 0 … 27), their edges softened by σ =
-10, and reveal the image blurred by σ = 10. The text gives a stride of 28 px; 784 places on 224 px are a
-stride of 8.
+784 discs of diameter 35 image px (of a 224 px input; module ``occluders`` for others) are centered at 8i + 4, 8j + 4
+(i, j = 0 … 27), their edges softened by σ = 10, and reveal the image blurred by σ = 10. The text gives a stride of
+28 px; 784 places on 224 px are a stride of 8.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from perturb_tutorial.baselines.batches import Progress
 from perturb_tutorial.baselines.occluders import (
     OCCLUSION_SIZE,
-    POSITIONS,
     SOFTENING,
     occlude,
+    positions,
     reject_layer,
     soft_discs,
 )
@@ -43,10 +43,11 @@ def blur_occlusion(
         N×1×H×W in units of the logit, of either sign.
     """
     reject_layer("blur_occlusion", layer)
-    index = torch.arange(POSITIONS**2)
-    stride = REFERENCE_SIZE / POSITIONS
-    centers = stride * torch.stack((index % POSITIONS, index // POSITIONS), 1) + stride / 2
-    radii = torch.full((POSITIONS**2,), OCCLUSION_SIZE / 2)
+    rows, columns = positions(network.input_size)
+    index = torch.arange(rows * columns)
+    stride = REFERENCE_SIZE / torch.tensor([columns, rows])
+    centers = stride * torch.stack((index % columns, index // columns), 1) + stride / 2
+    radii = torch.full((rows * columns,), OCCLUSION_SIZE / 2)
 
     def occluders(start: int, stop: int) -> Tensor:
         return soft_discs(network.input_size, radii[start:stop], centers[start:stop])
@@ -58,7 +59,7 @@ def blur_occlusion(
         network,
         images,
         targets,
-        count=POSITIONS**2,
+        count=rows * columns,
         occluders=occluders,
         background=blurred,
         batch_size=batch_size,

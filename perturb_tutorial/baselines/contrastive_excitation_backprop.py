@@ -39,7 +39,7 @@ def contrastive_excitation_backprop(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: the layer whose positions are scored, as in :func:`excitation_backprop`.
         contrast_layer: where the contrast is taken, above ``layer``. None is the input of the classifier, the last

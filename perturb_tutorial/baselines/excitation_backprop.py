@@ -57,7 +57,7 @@ def excitation_backprop(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: the layer whose positions are scored. None is the network's own (``layers.ROLES``); for a network
             outside that table it is guessed, with a warning.
@@ -131,7 +131,7 @@ def excite(
 
     Args:
         network: the network that is explained.
-        images: B×3×S×S in [0, 1].
+        images: B×C×H×W in [0, 1].
         layer: the layer at which the mass is read.
         batchnorm: "fold" or "pass".
         contrast_layer: where the contrast is taken; None is the classifier's input.

@@ -32,7 +32,7 @@ def grad_cam(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: the layer whose channels are combined. None is the network's own (``layers.ROLES``); for a network
             outside that table it is guessed, with a warning.

@@ -29,7 +29,7 @@ def gradient(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: None takes the gradient at the pixels; a name takes it at that layer's output, with the largest value
             over its channels.

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.layers import LayerMap, later_tokens, layer_map, layer_maps
+from perturb_tutorial.settings import mean_side
 
 Role = Literal["excitation_backprop", "grad_cam"]
 
@@ -98,7 +99,7 @@ def _guess(network: Network, role: Role, method: str) -> tuple[str, LayerMap]:
         )
     if role == "grad_cam":
         return list(maps.items())[-1]
-    wanted = network.input_size / EXCITATION_SCALE
+    wanted = mean_side(network.input_size) / EXCITATION_SCALE
 
     def distance(item: tuple[str, LayerMap]) -> tuple[float, int]:
         name, form = item

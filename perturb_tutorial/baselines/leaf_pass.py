@@ -126,7 +126,7 @@ def forward_pass(
 
     Args:
         network: the network that runs.
-        images: B×3×S×S in [0, 1].
+        images: B×C×H×W in [0, 1].
         layer: where the graph begins; None is at the pixels.
         folded: whether the copy runs whose BatchNorms are folded into the convolutions.
         around: a context that the pass runs in.

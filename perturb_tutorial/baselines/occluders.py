@@ -4,7 +4,8 @@
 
 O_k (H×W, in [0, 1]) is 1 where occlusion k hides the image x and shows x′ instead; z_C is the mean logit of
 the target classes. A pixel that no occlusion touches has S = 0. All lengths are image px of a 224 px input
-and scale with input_size/224.
+and scale with √(H·W)/224; positions scale with H/224 and W/224. On an input that is not square the occlusions are
+as many and as far apart as on a square, in :func:`positions` rows and columns.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from perturb_tutorial.baselines.batches import Progress, check, exact_gradients,
 from perturb_tutorial.batches import in_batches
 from perturb_tutorial.masks import blur, discs
 from perturb_tutorial.networks import Network
-from perturb_tutorial.settings import REFERENCE_SIZE
+from perturb_tutorial.settings import REFERENCE_SIZE, Size, mean_side, sides, square_cells
 
 POSITIONS = 28
-"""Occlusions along each side: 784 in all (§3: stride 8 on 224 px; §4.1)."""
+"""Occlusions along each side of a square: 784 in all (§3: stride 8 on 224 px; §4.1)."""
 OCCLUSION_SIZE = 35.0
 """Side of the occluding square (§3) and diameter of the occluding disc (§4.1), image px."""
 SOFTENING = 10.0
@@ -57,26 +58,26 @@ def occlude(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         count: K, the number of occlusions.
         occluders: (start, stop) → O_start … O_(stop−1), B×1×H×W in [0, 1].
-        background: x → x′, both 1×3×S×S, in pixels.
+        background: x → x′, both 1×C×H×W, in pixels.
         batch_size: occlusions at once, None for the device's usual number.
         progress: called with (done, total), images times occlusions.
 
     Returns:
-        The drops N×K and the maps N×1×S×S.
+        The drops N×K and the maps N×1×H×W.
 
     Raises:
         ValueError: for arguments of the wrong form.
     """
     weights = check(network, images, targets, batch_size)
-    device, dtype, size = network.device, number_format(network), images.shape[-1]
+    device, dtype, (height, width) = network.device, number_format(network), images.shape[-2:]
     with torch.inference_mode(False):
         drops = torch.zeros(len(images), count, dtype=dtype, device=device)
-        weighted = torch.zeros(len(images), size * size, dtype=dtype, device=device)
-        coverage = torch.zeros(size * size, dtype=dtype, device=device)
+        weighted = torch.zeros(len(images), height * width, dtype=dtype, device=device)
+        coverage = torch.zeros(height * width, dtype=dtype, device=device)
 
     rows = weights.to(device, dtype)
     groups = same_in_a_row(images)
@@ -102,7 +103,7 @@ def occlude(
     before = torch.zeros(len(images), dtype=dtype, device=device)
     in_batches(count, batch_size or OCCLUSIONS_AT_ONCE.get(device.type, 8), run)
     saliency = torch.where(coverage > 0, weighted / coverage.where(coverage > 0, 1), 0)
-    return Occlusions(drops.to(images.device), saliency.view(-1, 1, size, size).to(images.device))
+    return Occlusions(drops.to(images.device), saliency.view(-1, 1, height, width).to(images.device))
 
 
 def same_in_a_row(images: Tensor) -> list[range]:
@@ -117,10 +118,21 @@ def reject_layer(method: str, layer: str | None) -> None:
         raise ValueError(f"layer: {method} works on the pixels, expected None, got {layer!r}")
 
 
-def soft_discs(size: int, radii: Tensor, centers: Tensor) -> Tensor:
-    """Occluding discs K×1×size×size with softened edges, cut at the border, from image px of a 224 px input.
+def positions(size: Size) -> tuple[int, int]:
+    """Rows and columns in which occlusions stand on an input of ``size`` px: 28 and 28 on a square."""
+    return square_cells(POSITIONS, size)
 
-    ``radii``: K. ``centers``: K×2, (x, y) with the first pixel's outer corner at (0, 0).
+
+def soft_discs(size: Size, radii: Tensor, centers: Tensor) -> Tensor:
+    """Occluding discs K×1×H×W with softened edges, cut at the border, from image px of a 224 px input.
+
+    ``size``: the input's side, or (H, W). ``radii``: K. ``centers``: K×2, as in :func:`moved`.
     """
-    scale = size / REFERENCE_SIZE
-    return blur(discs(size, radii * scale, centers * scale), SOFTENING * scale)
+    scale = mean_side(size) / REFERENCE_SIZE
+    return blur(discs(size, radii * scale, moved(centers, size)), SOFTENING * scale)
+
+
+def moved(centers: Tensor, size: Size) -> Tensor:
+    """Points K×2, (x, y) with the first pixel's outer corner at (0, 0), from a 224 px input to one of ``size`` px."""
+    height, width = sides(size)
+    return centers * torch.tensor([width / REFERENCE_SIZE, height / REFERENCE_SIZE], dtype=centers.dtype)

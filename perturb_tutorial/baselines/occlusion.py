@@ -1,8 +1,8 @@
 """Occlusion (§3; Zeiler and Fergus, 2014): how much the logit falls when a square hides a part of the image.
 
-784 squares of 35×35 image px in the network's mean color begin at 8i, 8j (i, j = 0 … 27) and are cut at the
-border. The drop in logit of each is spread over its pixels and divided by how many squares covered each
-pixel.
+784 squares of 35×35 image px (of a 224 px input; module ``occluders`` for others) in the network's mean color begin at
+8i, 8j (i, j = 0 … 27) and are cut at the border. The drop in logit of each is spread over its pixels and divided by how
+many squares covered each pixel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.baselines.batches import Progress
-from perturb_tutorial.baselines.occluders import OCCLUSION_SIZE, POSITIONS, occlude, reject_layer
+from perturb_tutorial.baselines.occluders import OCCLUSION_SIZE, occlude, positions, reject_layer
 from perturb_tutorial.networks import Network
 from perturb_tutorial.settings import scaled
 
@@ -31,7 +31,7 @@ def occlusion(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: must be None; the method works on the pixels.
         batch_size: occlusions at once, None for the device's usual number.
@@ -44,21 +44,24 @@ def occlusion(
         ValueError: for arguments of the wrong form.
     """
     reject_layer("occlusion", layer)
-    size = network.input_size
-    inside = occluded_rows(size)
+    rows, columns = positions(network.input_size)
+    side = round(scaled(OCCLUSION_SIZE, network.input_size))
+    down, across = (
+        occluded(count, px, side) for count, px in zip((rows, columns), network.input_shape, strict=True)
+    )
 
     def squares(start: int, stop: int) -> Tensor:
         index = torch.arange(start, stop)
-        return (inside[index // POSITIONS, :, None] * inside[index % POSITIONS, None, :])[:, None]
+        return (down[index // columns, :, None] * across[index % columns, None, :])[:, None]
 
     def mean_color(image: Tensor) -> Tensor:
-        return network.mean_color.to(image).view(1, 3, 1, 1).expand_as(image)
+        return network.mean_color.to(image).view(1, -1, 1, 1).expand_as(image)
 
     return occlude(
         network,
         images,
         targets,
-        count=POSITIONS**2,
+        count=rows * columns,
         occluders=squares,
         background=mean_color,
         batch_size=batch_size,
@@ -66,9 +69,11 @@ def occlusion(
     ).saliency
 
 
-def occluded_rows(size: int) -> Tensor:
-    """28×size: 1 where a row (or column) of image px lies in the squares that begin at the i-th position, else 0."""
-    begin = torch.arange(POSITIONS) * size // POSITIONS
-    side = round(scaled(OCCLUSION_SIZE, size))
+def occluded(count: int, size: int, side: int) -> Tensor:
+    """count×size: 1 where a row (or column) of image px lies in the squares that begin at the i-th position, else 0.
+
+    ``count``: of positions along ``size`` px. ``side``: of a square, px.
+    """
+    begin = torch.arange(count) * size // count
     pixel = torch.arange(size)
     return ((pixel >= begin[:, None]) & (pixel < begin[:, None] + side)).to(torch.float32)

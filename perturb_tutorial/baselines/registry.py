@@ -97,7 +97,7 @@ def saliency(
 
     Args:
         network: the network that is explained.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them; None with ``score``.
         method: a name in ``METHODS``.
         layer: the layer that the method reads or that the mask is learned on, by the module's name or the paper's;

@@ -2,7 +2,8 @@
 
     A ~ log-normal(μ 7.5060, σ 1.2848),  R = √(A/π),  x ~ uniform(0, 224),  y ~ normal(116.0759, 47.5054)
 
-in image px of a 224 px input, fitted to the areas and boxes of COCO's objects (fig. 1, 2). Of the 10 % of
+in image px of a 224 px input, fitted to the areas and boxes of COCO's objects (fig. 1, 2); on an input of H×W px x
+scales with W, y with H and A with H·W. Of the 10 % of
 discs under which the logit falls most, the smallest one is taken: its center is the point. The same discs, drawn by the
 seed, are used for every image, so that an image alone and in a batch has the same result.
 """
@@ -20,6 +21,7 @@ from perturb_tutorial.baselines.occluders import (
     POSITIONS,
     SOFTENING,
     Occlusions,
+    moved,
     occlude,
     reject_layer,
     soft_discs,
@@ -107,10 +109,11 @@ def variable_occlusion_points(
     """
     drawn = draw_discs(seed)
     drops = _occlude(network, images, targets, drawn, batch_size, progress).drops
-    size = network.input_size
     best = drops.topk(int(SUPPRESSING_SHARE * DISC_COUNT), dim=1).indices.cpu()
     smallest = best.gather(1, drawn.radii[best].argmin(1, keepdim=True))[:, 0]
-    points = (drawn.centers[smallest] * (size / REFERENCE_SIZE) - 0.5).clamp(0, size - 1)
+    height, width = network.input_shape
+    last = torch.tensor([width - 1, height - 1], dtype=torch.float64)
+    points = (moved(drawn.centers[smallest], network.input_size) - 0.5).clamp(min=0).minimum(last)
     points[~drops.isfinite().all(1).cpu()] = math.nan
     return points
 

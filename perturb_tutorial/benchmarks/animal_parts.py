@@ -171,7 +171,7 @@ def _questions(image: ImageRecord, data: BenchmarkData) -> list[Question]:
 
 
 def _initial_disc(view: View) -> Any:
-    """Saliency (1×1×S×S) of the mask before the first step."""
+    """Saliency (1×1×H×W) of the mask before the first step."""
     start = view.settings.mask.replace(iterations=0)
     targets = [list(view.question.targets)]
     masks = learn_masks(view.network, view.image[None], targets, start, seed=view.settings.seed)

@@ -48,7 +48,7 @@ image."""
 
 @dataclass(frozen=True)
 class View:
-    """One method's result for one question, with the image (3×S×S) and its ``size`` (height, width) in its file.
+    """One method's result for one question, with the image (C×H×W) and its ``size`` (height, width) in its file.
 
     ``heat`` is h×w, raw scale; None for a method that has none. ``point``: (x, y) in px of the input, of a method
     that chooses a point itself. ``score``: of the targets, ``top``: the class with the highest score.

@@ -53,7 +53,7 @@ class Faithfulness(Benchmark):
             return {}
         image, network, settings = view.image[None].to(view.network.device), view.network, view.settings
         background = background_for(settings.mask, image, color=network.mean_color, seed=settings.seed)
-        heat = resize_map(view.heat, (network.input_size, network.input_size))
+        heat = resize_map(view.heat, network.input_shape)
         row: dict[str, Any] = {}
         for name, masks in (("deletion", deletion_masks), ("insertion", insertion_masks)):
             scores = _scores(view, image, background, masks(heat, settings.steps))

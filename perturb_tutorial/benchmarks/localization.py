@@ -60,14 +60,14 @@ class Localization(Benchmark):
 
     def measure(self, view: View) -> dict[str, Any]:
         """Right or wrong at each α of each threshold's grid."""
-        truth, side = np.array(true_boxes(view.question)), view.network.input_size
+        truth = np.array(true_boxes(view.question))
         if view.method == WHOLE_IMAGE:
             height, width = view.size
             letter = "01"[bool(is_right([0, 0, width - 1, height - 1], truth)[0])]
             return {f"right_{threshold}": letter * len(grid_of(threshold)) for threshold in THRESHOLDS}
         if view.heat is None:
             raise ValueError(f"method: {view.method} gives no map")
-        heat = resize_map(view.heat, (side, side))
+        heat = resize_map(view.heat, view.network.input_shape)
         return {
             f"right_{threshold}": "".join(
                 "01"[bool(right)] for right in right_by_alpha(heat, truth, view.size, threshold)

@@ -175,9 +175,8 @@ def _points(view: View) -> tuple[Point, Point]:
     if view.point is not None:
         if not np.isfinite(view.point).all():
             return None, None
-        side = view.network.input_size
-        height, width = view.size
-        moved = ((view.point[0] + 0.5) * width / side - 0.5, (view.point[1] + 0.5) * height / side - 0.5)
+        (rows, columns), (height, width) = view.network.input_shape, view.size
+        moved = ((view.point[0] + 0.5) * width / columns - 0.5, (view.point[1] + 0.5) * height / rows - 0.5)
         return moved, moved
     if view.heat is None:
         raise ValueError(f"method: {view.method} gives neither a map nor a point")
@@ -187,9 +186,9 @@ def _points(view: View) -> tuple[Point, Point]:
 
 def _softened_point(view: View) -> Point:
     """The point of the mask as it lies on the image, px of the original image."""
-    settings, side = view.settings.mask, view.network.input_size
+    settings, size = view.settings.mask, view.network.input_size
     grid = torch.from_numpy(view.heat)[None, None].double()
-    softened = upsample(grid, side, settings.lengths(side).mask_sigma)
+    softened = upsample(grid, size, settings.lengths(size).mask_sigma)
     return maximum_point(resize_map(softened, view.size), "mean")
 
 

@@ -24,13 +24,14 @@ from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.results import Masks
+from perturb_tutorial.settings import Size, sides
 
 POINTING = "variable_occlusion"
 """The method that chooses a point of its own (§4.1)."""
 
 
 class Scene(NamedTuple):
-    """An image as input of the network (3×S×S) and its size (height, width) in its file, or its problem."""
+    """An image as input of the network (C×H×W) and its size (height, width) in its file, or its problem."""
 
     image: Tensor | None
     size: tuple[int, int]
@@ -76,7 +77,8 @@ class Worker:
         # The next method's batch has the same images.
         if not all(str(question.image.id) in self._scenes for question in questions):
             images = {str(question.image.id): question.image for question in questions}
-            self._scenes = {key: load_scene(image, self.network.input_size) for key, image in images.items()}
+            size, channels = self.network.input_size, self.network.channels
+            self._scenes = {key: load_scene(image, size, channels) for key, image in images.items()}
         return self._scenes
 
     def _records(
@@ -165,26 +167,26 @@ def _recognize(network: Network, images: Tensor, sets: list[list[int]]) -> tuple
         return target_score(logits, weights).tolist(), logits.argmax(1).tolist()
 
 
-def load_scene(image: ImageRecord | Mosaic, size: int) -> Scene:
-    """An image squashed to size×size px; a mosaic of images, each squashed first, then as a whole."""
+def load_scene(image: ImageRecord | Mosaic, size: Size, channels: int = 3) -> Scene:
+    """An image squashed to ``size`` px; a mosaic of images, each squashed first, then as a whole."""
     if isinstance(image, ImageRecord):
-        return _load_file(image, size)
-    scenes = [_load_file(part, size) for part in image.parts]
+        return _load_file(image, size, channels)
+    scenes = [_load_file(part, size, channels) for part in image.parts]
     for scene in scenes:
         if scene.problem is not None:
             return Scene(None, (0, 0), scene.problem)
-    cells = image.cells
-    parts = torch.stack([_image(scene) for scene in scenes]).view(cells, cells, 3, size, size)
-    whole = parts.permute(2, 0, 3, 1, 4).reshape(1, 3, cells * size, cells * size)
+    cells, (height, width) = image.cells, sides(size)
+    parts = torch.stack([_image(scene) for scene in scenes]).view(cells, cells, channels, height, width)
+    whole = parts.permute(2, 0, 3, 1, 4).reshape(1, channels, cells * height, cells * width)
     # Every pixel of the input is the mean of cells × cells pixels of the mosaic, as load_images shrinks.
-    return Scene(torch.nn.functional.avg_pool2d(whole, cells)[0], (cells * size, cells * size), None)
+    return Scene(torch.nn.functional.avg_pool2d(whole, cells)[0], (cells * height, cells * width), None)
 
 
-def _load_file(record: ImageRecord, size: int) -> Scene:
+def _load_file(record: ImageRecord, size: Size, channels: int) -> Scene:
     checked = check_image(record)
     if checked.problem is not None:
         return Scene(None, (0, 0), checked.problem)
-    images, errors = load_images([checked.path], size, on_error="skip")
+    images, errors = load_images([checked.path], size, channels=channels, on_error="skip")
     if errors:
         return Scene(None, (0, 0), printable(f"{checked.path.name}: {errors[0].reason}"))
     return Scene(images[0], checked.size, None)

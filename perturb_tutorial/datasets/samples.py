@@ -19,6 +19,7 @@ from torch import Tensor
 from perturb_tutorial.files import resource
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks.class_table import imagenet_classes
+from perturb_tutorial.settings import Size, sides
 
 ANNOTATIONS = "samples/annotations.json"
 
@@ -56,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Photographs N×3×size×size in [0, 1], their N ImageNet classes, and their N names.
+    """Photographs N×C×H×W in [0, 1], their N ImageNet classes, and their N names.
 
     ``boxes``: for each photograph the boxes (x0, y0, x1, y1) of the objects of its class, in px of ``images``.
     """
@@ -106,11 +107,12 @@ def sample_path(name: str) -> Path:
     return path
 
 
-def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samples:
-    """The sample photographs squashed to size×size, with their ImageNet classes as targets.
+def load_samples(size: Size = 224, *, names: Sequence[str] | None = None, channels: int = 3) -> Samples:
+    """The sample photographs squashed to ``size``, with their ImageNet classes as targets.
 
-    ``names``: which ones; None is every one that shows an ImageNet class. Errors: ``ValueError`` for an unknown
-    name, for a sample without a class, and for one whose package is not installed.
+    ``size`` and ``channels``: as in :func:`~perturb_tutorial.load_images`. ``names``: which ones; None is every one
+    that shows an ImageNet class. Errors: ``ValueError`` for an unknown name, for a sample without a class, and for one
+    whose package is not installed.
     """
     chosen = [name for name, sample in all_samples().items() if sample.class_index is not None]
     if names is not None:
@@ -123,16 +125,16 @@ def load_samples(size: int = 224, *, names: Sequence[str] | None = None) -> Samp
                 f"sample: {name} shows no ImageNet class; use load_images(sample_path({name!r}), {size})"
             )
         targets.append(index)
-    images = load_images([sample_path(name) for name in chosen], size)
+    images = load_images([sample_path(name) for name in chosen], size, channels=channels)
     return Samples(images, targets, chosen, [_boxes(name, size) for name in chosen])
 
 
-def _boxes(name: str, size: int) -> list[tuple[float, float, float, float]]:
-    """The boxes of the objects of the photograph's class, in px of the photograph squashed to size×size."""
+def _boxes(name: str, size: Size) -> list[tuple[float, float, float, float]]:
+    """The boxes of the objects of the photograph's class, in px of the photograph squashed to ``size``."""
     records = _records()
     image = next(record for record in records["images"] if record["name"] == name)
     of_class = {c["id"] for c in records["categories"] if image["imagenet_index"] in c["imagenet_indices"]}
-    across, down = size / image["width"], size / image["height"]
+    down, across = (px / image[side] for px, side in zip(sides(size), ("height", "width"), strict=True))
     return [
         (x * across, y * down, (x + width) * across, (y + height) * down)
         for annotation in records["annotations"]

@@ -26,7 +26,7 @@ _compared: WeakKeyDictionary[Network, set[tuple[Any, ...]]] = WeakKeyDictionary(
 
 
 def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
-    """The same as ``network.normalized_logits``, by compiled code; differentiable in the inputs N×3×H×W.
+    """The same as ``network.normalized_logits``, by compiled code; differentiable in the inputs N×C×H×W.
 
     Errors: ``ValueError`` for a network that cannot be compiled here, or whose compiled gradient is another one.
     """

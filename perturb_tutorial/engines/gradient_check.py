@@ -109,15 +109,15 @@ def _within(distances: list[float], bounds: list[float]) -> bool:
 
 def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """A mask, an image with something at every scale, as photographs have, and the image blurred."""
-    size, generator = network.input_size, torch.Generator().manual_seed(seed)
-    image = torch.full((1, 3, size, size), 0.5)
+    shape, channels, generator = network.input_shape, network.channels, torch.Generator().manual_seed(seed)
+    image = torch.full((1, channels, *shape), 0.5)
     side = 4
-    while side <= size:
-        octave = torch.rand(1, 3, side, side, generator=generator) - 0.5
-        image += 0.4 * torch.nn.functional.interpolate(octave, size=size, mode="bicubic")
+    while side <= min(shape):
+        octave = torch.rand(1, channels, side, side, generator=generator) - 0.5
+        image += 0.4 * torch.nn.functional.interpolate(octave, size=shape, mode="bicubic")
         side *= 2
     image = image.clamp(0, 1)
-    mask = torch.rand(1, 1, settings.grid_size, settings.grid_size, generator=generator)
+    mask = torch.rand(1, 1, *settings.grid_shape(network.input_size), generator=generator)
     return mask, image, fully_perturbed(image, "blur", color=network.mean_color)
 
 

@@ -2,10 +2,10 @@
 
 A runtime without automatic differentiation can optimize a mask once the gradient is part of the graph:
 
-    mask m (N×1×h×w), image x, background x′ (N×3×S×S), weights w (N×K)
-      → score  s = Σ_c w_c f_c(x · M + x′ · (1 − M)),  M = U m Uᵀ     N values
-      → gradient  ∂s/∂m                                               N×1×h×w
-      → probabilities  f                                              N×K
+    mask m (N×1×h×w), image x, background x′ (N×C×H×W), weights w (N×K)
+      → score  s = Σ_c w_c f_c(x · M + x′ · (1 − M)),  M = U_h m U_wᵀ   N values
+      → gradient  ∂s/∂m                                                 N×1×h×w
+      → probabilities  f                                                N×K
 
 x and x′ are pixels in [0, 1]; normalization and upsampling are in the graph, the regularizers, Adam and the
 jitter (both pictures shifted) are the caller's. w is 1 for each target class.
@@ -20,7 +20,7 @@ import copy
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
-from perturb_tutorial.masks import upsampling_matrix
+from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
 from perturb_tutorial.settings import MaskSettings
 
@@ -75,7 +75,8 @@ def export_joint_graph(
     settings = settings or MaskSettings()
     model = joint_model(trace_joint(network, settings, batch_size), network.name)
     if half_weights:
-        _halve(model, upsampling={network.input_size, settings.grid_size})
+        cells = settings.grid_shape(network.input_size)
+        _halve(model, upsampling=[{*pair} for pair in zip(network.input_shape, cells, strict=True)])
     with whole_file(path) as file:
         file.write(model.SerializeToString())
 
@@ -124,7 +125,8 @@ def joint_function(
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """The joint function by automatic differentiation, on the CPU: what the graph is recorded from."""
     size = network.input_size
-    up = upsampling_matrix(size, settings.grid_size, settings.lengths(size).mask_sigma).float()
+    sigma = settings.lengths(size).mask_sigma
+    rows, columns = upsampling_matrices(size, settings.grid_shape(size), sigma, torch.empty(0))
     # Contiguous weights: a file has no memory layout, and a conversion would stay in the graph.
     module = copy.deepcopy(network.to("cpu").folded).float()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # no such form in torch's stub
@@ -134,7 +136,7 @@ def joint_function(
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             grid = mask.detach().requires_grad_(True)
-            upsampled = up @ grid @ up.T
+            upsampled = rows @ grid @ columns.T
             pixels = background + (image - background) * upsampled
             output = module(network.normalize(pixels))
             probabilities = (output if isinstance(output, Tensor) else output.logits).softmax(1)
@@ -221,23 +223,24 @@ def with_half_weights(network: Network) -> Network:
 
 
 def _example(network: Network, settings: MaskSettings, count: int) -> tuple[Tensor, ...]:
-    size, cells = network.input_size, settings.grid_size
+    cells = settings.grid_shape(network.input_size)
+    pixels = (network.channels, *network.input_shape)
     generator = torch.Generator().manual_seed(0)
     mask, image, background = (
-        torch.rand(count, channels, side, side, generator=generator)
-        for channels, side in ((1, cells), (3, size), (3, size))
+        torch.rand(count, *shape, generator=generator) for shape in ((1, *cells), pixels, pixels)
     )
     return mask, image, background, torch.zeros(count, network.class_count)
 
 
-def _halve(model: Any, upsampling: set[int]) -> None:
-    """In place: float32 weights of layers become float16 and a cast back; ``upsampling``: the sides of U."""
+def _halve(model: Any, upsampling: Sequence[set[int]]) -> None:
+    """In place: float32 weights of layers become float16 and a cast back; ``upsampling``: the sides of each U."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
     for item in list(model.graph.initializer):
-        kept = len(item.dims) < 2 or math.prod(item.dims) < HALVED_FROM or set(item.dims) - {1} == upsampling
-        if kept or item.data_type != TensorProto.FLOAT:
+        small = len(item.dims) < 2 or math.prod(item.dims) < HALVED_FROM
+        upsamples = any(pair <= set(item.dims) for pair in upsampling)  # the third dimension is the batch
+        if small or upsamples or item.data_type != TensorProto.FLOAT:
             continue
         half = numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), f"{item.name}_half")
         casts.append(helper.make_node("Cast", [half.name], [item.name], to=TensorProto.FLOAT))

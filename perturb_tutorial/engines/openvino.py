@@ -96,8 +96,8 @@ class JointRuntime:
 
         Args:
             grid: the masks m, N×1×h×w.
-            images: N×3×S×S in [0, 1].
-            backgrounds: what shows where a mask is 0, N×3×S×S in [0, 1].
+            images: N×C×H×W in [0, 1].
+            backgrounds: what shows where a mask is 0, N×C×H×W in [0, 1].
             weights: N×K, 1 for each target class.
 
         Returns:

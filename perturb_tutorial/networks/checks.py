@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,8 @@ def example_logits(module: nn.Module, example: Tensor) -> Tensor:
     Errors: ``ValueError`` for a module that fails on it; ``NotLogitsError`` for one that does not return one row of at
     least two logits.
     """
-    logits = _pass(module, example, "it fails on an input of " + "×".join(map(str, example.shape)))
+    fault = "module: it fails on an input of " + "×".join(map(str, example.shape))
+    logits = _pass(module, example, fault, lambda: _other_shape(module, example))
     if logits.dim() != 2 or logits.shape[0] != 1 or not logits.is_floating_point():
         raise NotLogitsError(
             f"{MODULE_EXPECTED}, got {logits.dtype} of shape {tuple(logits.shape)} for one image"
@@ -118,12 +120,33 @@ def check_function_of_the_image(
     _check_neighbors(module, example, neighbors, alone, what)
 
 
-def other_images(size: int) -> Tensor:
-    """Two images 2×3×size×size, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
-    blocks = torch.rand(1, 3, size // 4, size // 4, generator=torch.Generator().manual_seed(1))
-    noise = nn.functional.interpolate(blocks, size=(size, size))
-    dark = torch.linspace(0.05, 0.2, size).expand(1, 3, size, size)
+def other_images(channels: int, shape: tuple[int, int]) -> Tensor:
+    """Two images 2×C×H×W, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
+    blocks = torch.rand(
+        1, channels, *(side // 4 for side in shape), generator=torch.Generator().manual_seed(1)
+    )
+    noise = nn.functional.interpolate(blocks, size=shape)
+    dark = torch.linspace(0.05, 0.2, shape[1]).expand(1, channels, *shape)
     return torch.cat([noise, dark])
+
+
+def _other_shape(module: nn.Module, example: Tensor) -> str:
+    """The remedy for a module that takes another number of channels, or the sides the other way round; else ""."""
+    numbers = {1: "one number each", 3: "three numbers each", 4: "four numbers each"}
+    for channels, each in numbers.items():
+        if channels != example.shape[1] and _runs(module, example[:, :1].expand(-1, channels, -1, -1)):
+            return f"; it takes {channels} channel{'s' * (channels > 1)}: give mean and std with {each}"
+    if example.shape[2] != example.shape[3] and _runs(module, example.transpose(2, 3)):
+        return "; it takes the sides the other way round: input_size is (height, width)"
+    return ""
+
+
+def _runs(module: nn.Module, inputs: Tensor) -> bool:
+    try:
+        module(inputs.contiguous())
+    except Exception:  # a module may raise anything
+        return False
+    return True
 
 
 def _check_chance(module: nn.Module, example: Tensor, alone: Tensor, what: str) -> None:
@@ -144,8 +167,8 @@ def _check_neighbors(module: nn.Module, example: Tensor, neighbors: Tensor, alon
     first, second = (torch.cat([other, example]) for other in neighbors.split(1))
     rows = []
     for batch in (first, second):
-        fault = "expected one that takes any number of images, got one that takes 1 and fails on 2"
-        logits = _pass(module, batch, fault, _ANY_NUMBER)
+        fault = "module: expected one that takes any number of images, got one that takes 1 and fails on 2"
+        logits = _pass(module, batch, fault, lambda: _ANY_NUMBER)
         if logits.shape != (2, alone.shape[1]):
             raise ValueError(
                 f"module: expected a row of {what} for each image, got {what} of shape "
@@ -175,13 +198,14 @@ def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) 
     return moved > MAGNIFIED * _moved(alone, as_logits(module(nearly)))
 
 
-def _pass(module: nn.Module, inputs: Tensor, fault: str, remedy: str = "") -> Tensor:
+def _pass(module: nn.Module, inputs: Tensor, fault: str, remedy: Callable[[], str]) -> Tensor:
     try:
         output = module(inputs)
     except Exception as error:  # a module may raise anything
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
-        raise ValueError(f"module: {fault} ({type(error).__name__}: {_one_line(error)}){remedy}") from error
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise ValueError(f"{fault} ({reason}){remedy()}") from error
     return as_logits(output)
 
 
@@ -248,14 +272,16 @@ def _is_distribution(row: Tensor) -> bool:
     )  # what float32 sums of 1,000 classes miss
 
 
-def check_pixels(images: Any, size: int) -> Tensor:
-    """``images`` if it is N×3×size×size floating point, finite, in [0, 1]; else ``ValueError``."""
-    wanted = f"images: expected a float tensor N×3×{size}×{size} in [0, 1]"
+def check_pixels(images: Any, channels: int, shape: tuple[int, int]) -> Tensor:
+    """``images`` if it is N×C×H×W floating point, finite, in [0, 1]; else ``ValueError``."""
+    height, width = shape
+    wanted = f"images: expected a float tensor N×{channels}×{height}×{width} in [0, 1]"
     if not isinstance(images, Tensor):
         raise ValueError(f"{wanted}, got {type(images).__name__}")
-    if images.dim() != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+    if images.dim() != 4 or images.shape[1:] != (channels, *shape) or not images.is_floating_point():
         got = "×".join(map(str, images.shape))
-        raise ValueError(f"{wanted} (load_images(paths, size={size}) makes one), got {images.dtype} {got}")
+        call = f"size={height if height == width else shape}" + (f", channels={channels}" * (channels != 3))
+        raise ValueError(f"{wanted} (load_images(paths, {call}) makes one), got {images.dtype} {got}")
     if not images.numel():
         return images
     low, high = (float(value) for value in images.detach().aminmax())

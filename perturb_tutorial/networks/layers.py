@@ -116,13 +116,13 @@ def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
 
 def example_image(network: Network) -> Tensor:
     """A gray image with a little noise, 1×3×H×W: a flat one would leave whole layers without a signal."""
-    noise = torch.rand(1, 3, *_sides(network), generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(1, network.channels, *_sides(network), generator=torch.Generator().manual_seed(0))
     return (0.3 + 0.4 * noise).to(network.device)
 
 
 def _sides(network: Network) -> tuple[int, int]:
     """(H, W) of the input."""
-    return (network.input_size, network.input_size)
+    return network.input_shape
 
 
 class _Output(NamedTuple):
@@ -164,7 +164,7 @@ def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, 
 
     A pass with one image gives the shapes, a pass with five images shows whether outputs of a map's shape are maps.
     """
-    outputs = _outputs(network, quadrant_images(known.sides, 0)[:1], names)
+    outputs = _outputs(network, quadrant_images(known.sides, 0, network.channels)[:1], names)
     runs = {name: output.runs for name, output in outputs.items() if _layouts(output.form, known.sides)}
     responses = _responses(network, runs, known.sides, 0)
     resolution = _DOUBTFUL * torch.finfo(_precision(network)).eps
@@ -291,7 +291,7 @@ def _responses(
             responses[name] = respond(output)
 
     if runs:
-        _pass(network, quadrant_images(sides, round_), runs, note)
+        _pass(network, quadrant_images(sides, round_, network.channels), runs, note)
     return responses
 
 

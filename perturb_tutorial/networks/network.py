@@ -1,7 +1,7 @@
 """Network: a frozen classifier that takes pixels.
 
-It owns the normalization (x − mean) / std, class names and named layers. Pixels are N×3×H×W float tensors in
-[0, 1], RGB. Logits are N×K; a score is a softmax probability.
+It owns the normalization (x − mean) / std, class names and named layers. Pixels are N×C×H×W float tensors in
+[0, 1], C = 3 for RGB, 1 for gray, 4 for RGBA or any other four. Logits are N×K; a score is a softmax probability.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from perturb_tutorial.networks.checks import (
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
 from perturb_tutorial.objectives import target_score
+from perturb_tutorial.settings import Size, check_size, sides
 
 
 def pick_device(device: str | torch.device | None = "auto") -> torch.device:
@@ -45,7 +46,7 @@ def pick_device(device: str | torch.device | None = "auto") -> torch.device:
 
 
 class Network:
-    """A classifier of N×3×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
+    """A classifier of N×C×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
 
     The attribute ``module`` is that copy: layer names and comparison methods refer to it. Scores and masks use a second
     copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
@@ -53,9 +54,11 @@ class Network:
     Args:
         module: returns N×K logits (or an object with ``.logits``). It is copied, never changed. A module that returns
             something else is explained by a score of one's own (``score=`` of :func:`learn_masks`).
-        mean: 3 numbers in pixel units; the module gets (x − mean) / std.
-        std: 3 numbers above 0 in pixel units.
-        input_size: side of the square input in image px.
+        mean: C numbers in pixel units, 1, 3 or 4 of them, which says how many channels an image has; the module gets
+            (x − mean) / std.
+        std: C numbers above 0 in pixel units.
+        input_size: side of the input in image px where it is square, else (height, width), at least 8 each; the
+            attribute is an int for a square however it was given, and ``input_shape`` always (height, width).
         categories: K names, a :class:`ClassTable`, or None for "class 0" and so on.
         name: how messages and tables call the network; None is the module's class.
         device: where it runs (:func:`pick_device`).
@@ -75,7 +78,7 @@ class Network:
         *,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
-        input_size: int = 224,
+        input_size: Size = 224,
         categories: Sequence[str] | ClassTable | None = None,
         name: str | None = None,
         device: str | torch.device = "auto",
@@ -85,16 +88,14 @@ class Network:
         if not isinstance(module, nn.Module):
             raise ValueError(f"{MODULE_EXPECTED}, got {type(module).__name__}")
         for argument, values in (("mean", mean), ("std", std)):
-            if len(values) != 3:
-                raise ValueError(f"{argument}: expected 3 numbers, one a color, got {len(values)}")
+            if len(values) not in (1, 3, 4):
+                raise ValueError(f"{argument}: expected 1, 3 or 4 numbers, one a channel, got {len(values)}")
+        if len(mean) != len(std):
+            raise ValueError(f"std: expected as many numbers as mean, {len(mean)}, got {len(std)}")
         if min(std) <= 0:
             raise ValueError(f"std: expected numbers above 0, got {tuple(std)}")
-        if isinstance(input_size, bool) or not isinstance(input_size, int) or input_size < 8:
-            raise ValueError(
-                f"input_size: expected a whole number of at least 8 image px, got {input_size!r}"
-            )
+        self.input_size = check_size("input_size", input_size)
         self.name = name or type(module).__name__
-        self.input_size = input_size
         self.device = pick_device(device)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -183,19 +184,29 @@ class Network:
         return [names[0] for names in self.labels.names]
 
     @property
+    def input_shape(self) -> tuple[int, int]:
+        """(height, width) of the input in image px."""
+        return sides(self.input_size)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of an image: 1, 3 or 4."""
+        return len(self.mean)
+
+    @property
     def mean_color(self) -> Tensor:
-        """The 3 values in [0, 1] that the normalization maps to 0."""
+        """The C values in [0, 1] that the normalization maps to 0."""
         return torch.tensor(self.mean)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """The input of ``module``: (x − mean) / std for pixels N×3×H×W."""
+        """The input of ``module``: (x − mean) / std for pixels N×C×H×W."""
         place = (images.device, images.dtype)
         if (
             place not in self._normalization
         ):  # kept there: a copy from the CPU's memory cannot be recorded by a GPU
             with torch.inference_mode(False):
                 mean, std = (
-                    torch.tensor(values, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+                    torch.tensor(values, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
                     for values in (self.mean, self.std)
                 )
             self._normalization[place] = mean, std
@@ -203,11 +214,12 @@ class Network:
         return (images - mean) / std
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
-        """Normalized inputs for checks: an image 1×3×H×W, gray with noise, and two others, 2×3×H×W."""
-        size = self.input_size
-        example = self.normalize(torch.full((1, 3, size, size), 0.5, device=self.device))
-        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-        return example + 0.1 * noise.to(example), self.normalize(other_images(size).to(example))
+        """Normalized inputs for checks: an image 1×C×H×W, gray with noise, and two others, 2×C×H×W."""
+        shape = (1, self.channels, *self.input_shape)
+        example = self.normalize(torch.full(shape, 0.5, device=self.device))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        others = other_images(self.channels, self.input_shape)
+        return example + 0.1 * noise.to(example), self.normalize(others.to(example))
 
     def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
         """Normalized pixels on the network's device, of the precision of ``module``'s weights."""
@@ -222,7 +234,7 @@ class Network:
         return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
+        """Logits N×K of pixels N×C×H×W in [0, 1], on the network's device; differentiable in the pixels."""
         return self.normalized_logits(self._inputs(images, self._folded))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
@@ -231,7 +243,7 @@ class Network:
         return self._read(self.output(images))
 
     def output(self, images: Tensor) -> Any:
-        """What ``module`` itself returns for pixels N×3×H×W, on the network's device."""
+        """What ``module`` itself returns for pixels N×C×H×W, on the network's device."""
         check_not_forked()
         return self.module(self._inputs(images, self.module))
 
@@ -257,7 +269,7 @@ class Network:
         return cast(LogitsOnly, self._folded).module
 
     def scores(self, images: Tensor) -> Tensor:
-        """Softmax probabilities N×K, float32, of pixels N×3×H×W in [0, 1]; differentiable in the pixels."""
+        """Softmax probabilities N×K, float32, of pixels N×C×H×W in [0, 1]; differentiable in the pixels."""
         return self.logits(images).float().softmax(1)
 
     @property
@@ -280,9 +292,9 @@ class Network:
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:
-        """``images`` if it is N×3×S×S floating point, finite, in [0, 1], S the input size; else ``ValueError``."""
+        """``images`` if it is N×C×H×W of the network's, floating point, finite, in [0, 1]; else ``ValueError``."""
         check_not_forked()
-        return check_pixels(images, self.input_size)
+        return check_pixels(images, self.channels, self.input_shape)
 
 
 def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]:

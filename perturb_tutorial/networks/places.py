@@ -34,9 +34,9 @@ _SIGNS = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1,
 """1, y, x and xy at the quadrants top left, top right, bottom left, bottom right."""
 
 
-def quadrant_images(sides: tuple[int, int], round_: int) -> Tensor:
-    """x and the four x_q, 5×3×H×W; each round has other noise."""
-    noise = torch.rand(5, 3, *sides, generator=torch.Generator().manual_seed(round_))
+def quadrant_images(sides: tuple[int, int], round_: int, channels: int = 3) -> Tensor:
+    """x and the four x_q, 5×C×H×W; each round has other noise."""
+    noise = torch.rand(5, channels, *sides, generator=torch.Generator().manual_seed(round_))
     images = noise[:1].repeat(5, 1, 1, 1)
     for number, (rows, columns) in enumerate(_quadrants(*sides), start=1):
         images[number, :, rows, columns] = noise[number, :, rows, columns]

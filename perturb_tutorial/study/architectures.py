@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 class Architectures:
     """Masks of the same N photographs by several networks, by name, and a sentence for each that is missing.
 
-    ``images``: by network, N×3×S×S with its own S; ``masks``: the same keys.
+    ``images``: by network, N×C×H×W with its own H and W; ``masks``: the same keys.
     """
 
     images: dict[str, Tensor] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def learn_by_architecture(
                 report(str(error))
             continue
         settings = MaskSettings.preset(preset, network=name.partition(" ")[0]).replace(**dict(changes or {}))
-        images = load_images(paths, network.input_size)
+        images = load_images(paths, network.input_size, channels=network.channels)
         masks = learn_masks(network, images, targets, settings, seed=seed, batch_size=batch_size)
         result.images[name], result.masks[name] = images, masks
         if report is not None:

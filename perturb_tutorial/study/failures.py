@@ -149,7 +149,7 @@ def diagnose(
     Args:
         masks: N masks.
         network: the network that they were learned on.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: those that the masks were learned for.
         truth: for each image the pixels of its objects (H×W bool, any size: :func:`box_mask`,
             ``metrics.union_mask``), or None where they are not known.

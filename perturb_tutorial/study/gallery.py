@@ -49,7 +49,7 @@ Progress = Callable[[float], None]
 class Gallery:
     """N photographs of one class with their masks.
 
-    ``names``: of the photographs. ``pictures``: N×3×S×S uint8. ``probability``: of the class, N
+    ``names``: of the photographs. ``pictures``: N×C×H×W uint8. ``probability``: of the class, N
     values. ``predicted``: the best class of each. ``masks``: by preset, N each. ``errors``: a line for each
     bad file.
     """
@@ -150,7 +150,7 @@ def learn_gallery(
     total = len(paths) * len(chosen)
     for start in range(0, len(paths), _IMAGES_AT_ONCE):
         part = [Path(path) for path in paths[start : start + _IMAGES_AT_ONCE]]
-        images, bad = load_images(part, network.input_size, on_error="skip")
+        images, bad = load_images(part, network.input_size, channels=network.channels, on_error="skip")
         gallery.errors.extend(map(str, bad))
         missing = {error.index for error in bad}
         if len(images):
@@ -250,9 +250,14 @@ def _label(gallery: Gallery, index: int, converged: bool) -> str:
 
 
 def _thumbnail(tile: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """``tile`` (H×W×3) in the middle of a white square of ``side`` px, its longer side as long as the square's."""
+    height, width = (max(1, round(side * length / max(tile.shape[:2]))) for length in tile.shape[:2])
     pixels = torch.from_numpy(np.ascontiguousarray(tile)).permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
-    return np.asarray(small[0].permute(1, 2, 0).clamp(0, 1).numpy(), dtype=np.float32)
+    small = torch.nn.functional.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
+    square = np.ones((side, side, 3), dtype=np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = small[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    return square
 
 
 def save_png(figure: Figure, path: str | Path, *, dpi: float = 160) -> None:

@@ -110,9 +110,9 @@ def faithfulness_curves(
 
     Args:
         network: the network whose scores are computed.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: a class index, N indices, or N sets of them.
-        saliency: N×1×S×S at input size.
+        saliency: N×1×H×W at input size.
         settings: their perturbation replaces deleted pixels; None is the default.
         steps: of each curve.
         seed: of a perturbation by noise.
@@ -159,7 +159,7 @@ def measure_game(
 
     Args:
         network: the network of the masks.
-        images: N×3×S×S in [0, 1].
+        images: N×C×H×W in [0, 1].
         targets: those that the masks were learned for.
         masks: N masks of one game.
         truth: the objects, for :func:`diagnose`.

@@ -25,11 +25,11 @@ CLASSES = {1: (0,), 2: (1, 2), 3: (3,)}
 """Which of the network's classes stand for a category."""
 
 
-def tiny_network(side: int = 32) -> pt.Network:
+def tiny_network(size: int | tuple[int, int] = 32, channels: int = 3) -> pt.Network:
     """Five classes; deterministic, with both signs everywhere."""
     torch.manual_seed(4)
     module = nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        nn.Conv2d(channels, 6, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(6, 8, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -38,7 +38,8 @@ def tiny_network(side: int = 32) -> pt.Network:
         nn.Linear(32, 5),
     )
     nn.init.normal_(module[-1].weight, std=2)
-    return pt.Network(module, mean=(0.5,) * 3, std=(0.25,) * 3, input_size=side, device="cpu", name="tiny")
+    mean, std = (0.5,) * channels, (0.25,) * channels
+    return pt.Network(module, mean=mean, std=std, input_size=size, device="cpu", name="tiny")
 
 
 def write_images(folder: Path, count: int, height: int = HEIGHT, width: int = WIDTH) -> list[str]:

@@ -170,17 +170,18 @@ def _at_one(x: int, y: int) -> bool:
     return all(row in (4, 5) and column >= 4 and (row, column) != (5, 7) for row, column in cells)
 
 
-def test_variable_occlusion_points_by_itself(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (24, 40, 1), (40, 16, 4)])
+def test_variable_occlusion_points_by_itself(tmp_path, height, width, channels) -> None:  # type: ignore[no-untyped-def]
     from perturb_tutorial.baselines import variable_occlusion_points
 
-    data, network = write_coco(tmp_path, 1, [(2, LEFT)]), tiny_network()
+    data, network = write_coco(tmp_path, 1, [(2, LEFT)]), tiny_network((height, width), channels)
     run_benchmark("pointing-game", data, network, tmp_path / "out", settings("variable_occlusion", seed=3))
-    image = load_images([data.dataset.images[0].path], 32)
+    image = load_images([data.dataset.images[0].path], (height, width), channels=channels)
     ((x, y),) = variable_occlusion_points(network, image, [[1, 2]], seed=3).tolist()
     row = records_of(tmp_path / "out").query("method == 'variable_occlusion'").iloc[0]
     # The outer edges of the image stay on each other: x + ½ scales with the width.
-    assert row["x"] + 0.5 == pytest.approx((x + 0.5) * WIDTH / 32)
-    assert row["y"] + 0.5 == pytest.approx((y + 0.5) * HEIGHT / 32)
+    assert row["x"] + 0.5 == pytest.approx((x + 0.5) * WIDTH / width)
+    assert row["y"] + 0.5 == pytest.approx((y + 0.5) * HEIGHT / height)
     assert not row["usable"] or math.isfinite(row["x"])
 
 
@@ -364,18 +365,65 @@ def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-u
     assert (frame.groupby("image_id")["category_id"].nunique() == 4).all()
 
 
-def test_a_mosaic_is_squashed_to_the_input(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (24, 40, 1)])
+def test_a_mosaic_is_squashed_to_the_input(tmp_path, height, width, channels) -> None:  # type: ignore[no-untyped-def]
     from perturb_tutorial.benchmarks.plan import Mosaic
     from perturb_tutorial.benchmarks.worker import load_scene
     from perturb_tutorial.metrics import mosaic
 
     data = write_coco(tmp_path, 4, [(1, LEFT)])
-    images = load_images([image.path for image in data.dataset.images], 32)
-    scene = load_scene(Mosaic("m", data.dataset.images, 2), 32)
+    shape = (height, width)
+    images = load_images([image.path for image in data.dataset.images], shape, channels=channels)
+    scene = load_scene(Mosaic("m", data.dataset.images, 2), shape, channels)
     whole = mosaic(images.numpy(), 2).astype(np.float64)
-    expected = whole.reshape(3, 32, 2, 32, 2).mean((2, 4))
+    expected = whole.reshape(channels, height, 2, width, 2).mean((2, 4))
+    assert scene.size == (2 * height, 2 * width)
     assert scene.image is not None
     np.testing.assert_allclose(scene.image.numpy(), expected, atol=1e-6)
+
+
+def test_every_benchmark_of_a_gray_rectangle(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    network = tiny_network((24, 40), channels=1)
+    box = (20.0, 15.0, 30.0, 25.0)
+
+    def on_the_object(i: int, targets: list[int]) -> torch.Tensor:
+        heat = torch.zeros(24, 40)  # pixels of 2×2.5 px of the photograph
+        heat[6:16, 10:25] = 1
+        return heat
+
+    fake_method(monkeypatch, "known", on_the_object)
+    plain = write_coco(tmp_path, 4, [(1, box)])
+    parts = {"eye": ((30.0, 30.0),), "foot": ((60.0, 50.0),)}
+    images = load_images([image.path for image in plain.dataset.images], (24, 40), channels=1)
+    with torch.inference_mode():
+        tops = network.logits(images).argmax(1).tolist()
+    labeled = [
+        replace(image, label=top, instances=tuple(replace(i, parts=parts) for i in image.instances))
+        for image, top in zip(plain.dataset.images, tops, strict=True)
+    ]
+    animals = BenchmarkData(replace(plain.dataset, images=tuple(labeled)))
+    asked = settings("known", "mask", mask=pt.MaskSettings(iterations=2), minimum_images=0, steps=4)
+    frames = {}
+    for name in ("pointing-game", "localization", "faithfulness", "animal-parts"):
+        data = animals if name == "animal-parts" else plain
+        run_benchmark(name, data, network, tmp_path / name, asked)
+        assert run_benchmark(name, data, network, tmp_path / name, asked).computed == 0, (
+            "of the same settings"
+        )
+        frames[name] = records_of(tmp_path / name).query("method == 'known'")
+        assert records_of(tmp_path / name)["problem"].isna().all()
+        assert len(records_of(tmp_path / name).query("method == 'mask'")) == 4
+    assert frames["pointing-game"]["hit"].all()
+    assert frames["localization"]["right_value"].str.contains("1").all()
+    # Inside the map there is nothing left of the mask, outside all of it.
+    assert [list(value) for value in frames["animal-parts"]["eyes"]] == [[0.0]] * 4
+    assert [list(value) for value in frames["animal-parts"]["feet"]] == [[1.0]] * 4
+    curves = frames["faithfulness"].sort_values("image_id")["deletion"]
+    scores = network.scores(images)[:, 0].tolist()
+    np.testing.assert_allclose([curve[0] for curve in curves], scores, atol=1e-5)
+    other = tiny_network((40, 24), channels=1)
+    with pytest.raises(ValueError, match=r"network\.input_size was \[24, 40\], is \[40, 24\]"):
+        run_benchmark("faithfulness", plain, other, tmp_path / "faithfulness", asked)
 
 
 def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -78,6 +78,26 @@ def test_graph_is_the_gradient_of_everything(tmp_path, count):
     assert max(differences(expected, run(tmp_path / "joint.onnx", inputs))) < 1e-5
 
 
+@pytest.mark.parametrize(("shape", "channels"), [((32, 64), 4), ((64, 32), 1)])
+def test_graph_of_a_rectangle_with_other_channels(tmp_path, shape, channels):
+    settings = pt.MaskSettings(mask_scale=16)
+    module = Everything()
+    torch.manual_seed(1)
+    module.layers[1] = nn.Conv2d(channels, 8, 3, stride=2, bias=False)
+    module.layers[-2] = nn.AdaptiveAvgPool2d((4, 4))
+    network = pt.Network(
+        module, mean=(0.5,) * channels, std=(0.3,) * channels, input_size=shape, device="cpu"
+    )
+    inputs = example(network, 2, settings)
+    expected = by_autograd(network, settings, *inputs)
+    export_joint_graph(network, tmp_path / "joint.onnx", settings=settings, batch_size=2)
+    assert max(differences(expected, run(tmp_path / "joint.onnx", inputs))) < 1e-5  # float32 sums
+    # Both matrices of the upsampling keep their 32 bits: the gradient is the rounded network's.
+    export_joint_graph(network, tmp_path / "half.onnx", settings=settings, batch_size=2, half_weights=True)
+    expected = by_autograd(with_half_weights(network), settings, *inputs)
+    assert max(differences(expected, run(tmp_path / "half.onnx", inputs))) < 1e-5
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -258,11 +258,14 @@ def test_other_number_formats_meet_the_check_no_worse(dtype):
     module, example = tiny_module().to(dtype).eval(), torch.rand(1, 3, 32, 32, dtype=dtype)
     checks = pt.networks.checks
     logits = checks.example_logits(module, example)
-    checks.check_function_of_the_image(module, example, checks.other_images(32).to(dtype), logits)
+    checks.check_function_of_the_image(module, example, checks.other_images(3, (32, 32)).to(dtype), logits)
     mixing = Between(nn.BatchNorm2d(12, track_running_stats=False)).to(dtype).eval()
     with pytest.raises(ValueError, match="by layer 'change'"):
         checks.check_function_of_the_image(
-            mixing, example, checks.other_images(32).to(dtype), checks.example_logits(mixing, example)
+            mixing,
+            example,
+            checks.other_images(3, (32, 32)).to(dtype),
+            checks.example_logits(mixing, example),
         )
 
 

@@ -169,7 +169,14 @@ def test_outputs_with_logits_are_understood():
             "input_size: expected a whole number of at least 8",
         ),
         (lambda: pt.Network(nn.Linear(4, 2), input_size=32), "module: it fails on an input of 1×3×32×32"),
-        (lambda: pt.Network(tiny_module(), mean=[0.5], input_size=32), "mean: expected 3 numbers"),
+        (
+            lambda: pt.Network(tiny_module(), mean=[0.5] * 2, input_size=32),
+            "mean: expected 1, 3 or 4 numbers",
+        ),
+        (
+            lambda: pt.Network(tiny_module(), mean=[0.5], input_size=32),
+            "std: expected as many numbers as mean, 1",
+        ),
         (lambda: pt.Network(tiny_module(), std=[1, 0, 1], input_size=32), "std: expected numbers above 0"),
         (lambda: pt.Network(tiny_module(), input_size=32, categories=["a"]), "categories: expected 5 names"),
         (lambda: pt.Network(tiny_module(), input_size=32, device="gpu"), "device: 'gpu' cannot be used here"),
