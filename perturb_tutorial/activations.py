@@ -143,10 +143,10 @@ class _LayerCanvas:
         return target_score(logits, weights)
 
     def original(self) -> Tensor:
-        return self.masked(torch.ones(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.ones(1, 1, *self.place.size, dtype=torch.float32, device=self.device))
 
     def perturbed(self) -> Tensor:
-        return self.masked(torch.zeros(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.zeros(1, 1, *self.place.size, dtype=torch.float32, device=self.device))
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
         if self.settings.initialization != "disc":
@@ -184,7 +184,7 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
 
     handle = module.get_submodule(layer).register_forward_hook(hook)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(network.device.type, enabled=False):
             (network.logits if folded else network.unfolded_logits)(example_image(network))
     finally:
         handle.remove()

@@ -98,18 +98,16 @@ class ImageCanvas:
 
     def upsampled(self, grid: Tensor) -> Tensor:
         """The masks on the images, N×1×S×S."""
-        with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
-            return self.up @ grid @ self.up.T
+        return self.up @ grid @ self.up.T
 
     def kept(self, grid: Tensor) -> Tensor:
         # The mean of U m Uᵀ is the product of m with this vector from both sides.
-        with torch.autocast(self.device.type, enabled=False):
-            return self.column_means @ grid[:, 0] @ self.column_means
+        return self.column_means @ grid[:, 0] @ self.column_means
 
     def score(self, grid: Tensor, step: Step) -> Tensor:
         background, evidence = self.windows(self.pictures, step)
         inputs = torch.addcmul(background, evidence, self.upsampled(grid))
-        if self.precision != "bfloat16":  # then a caller's autocast holds
+        if self.precision != "bfloat16":
             return target_score(self.logits(inputs), self.weights)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = self.logits(inputs)

@@ -74,14 +74,16 @@ def upsample(grid: Tensor, size: int | tuple[int, int], sigma: float) -> Tensor:
     height, width = (size, size) if isinstance(size, int) else size
     left = upsampling_matrix(height, grid.shape[-2], sigma).to(grid)
     right = upsampling_matrix(width, grid.shape[-1], sigma).to(grid)
-    return left @ grid @ right.T
+    with torch.autocast(grid.device.type, enabled=False):  # which would round the products
+        return left @ grid @ right.T
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Images …×H×W blurred by σ = ``sigma`` image px, truncated at 4σ, edges replicated."""
     left = gaussian_matrix(images.shape[-2], sigma).to(images)
     right = gaussian_matrix(images.shape[-1], sigma).to(images)
-    return left @ images @ right.T
+    with torch.autocast(images.device.type, enabled=False):
+        return left @ images @ right.T
 
 
 def discs(size: int, radii: Tensor, centers: Tensor | None = None) -> Tensor:

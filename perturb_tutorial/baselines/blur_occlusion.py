@@ -45,8 +45,8 @@ def blur_occlusion(
     reject_layer("blur_occlusion", layer)
     index = torch.arange(POSITIONS**2)
     stride = REFERENCE_SIZE / POSITIONS
-    centers = stride * torch.stack((index % POSITIONS, index // POSITIONS), 1) + stride / 2
-    radii = torch.full((POSITIONS**2,), OCCLUSION_SIZE / 2)
+    centers = stride * torch.stack((index % POSITIONS, index // POSITIONS), 1).float() + stride / 2
+    radii = torch.full((POSITIONS**2,), OCCLUSION_SIZE / 2, dtype=torch.float32)
 
     def occluders(start: int, stop: int) -> Tensor:
         return soft_discs(network.input_size, radii[start:stop], centers[start:stop])

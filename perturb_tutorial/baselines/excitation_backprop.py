@@ -142,6 +142,7 @@ def excite(
     watched = nullcontext() if contrast_layer is None else watching(module, contrast_layer)
     with watched as contrast, without_checkpoints(method):
         run = forward_pass(network, images, layer, folded=batchnorm == "fold", around=rules)
+    run.check_reached()
     check_graph(run.logits, method)
     return ExcitedPass(run.logits, run.read, rules, contrast)
 

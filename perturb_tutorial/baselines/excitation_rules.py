@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from perturb_tutorial.baselines.graphs import function_of, graph_nodes, hidden, known_name, operation_name
+from perturb_tutorial.baselines.graphs import function_of, hidden, known_name, operation_name
+from perturb_tutorial.networks.gradients import graph_nodes
 
 Function = Callable[..., Tensor]
 

@@ -15,10 +15,8 @@ would silently be skipped, so this module finds such nodes, and the methods refu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
@@ -59,18 +57,6 @@ def known_name(node: Node) -> str:
         if name.startswith(start):
             return known
     return _KNOWN.get(name, name)
-
-
-def graph_nodes(result: Tensor) -> Iterator[Node]:
-    """Every operation that ``result`` was computed by, each once."""
-    waiting = [result.grad_fn]
-    seen: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(below for below, _ in node.next_functions)
 
 
 class Hidden(NamedTuple):

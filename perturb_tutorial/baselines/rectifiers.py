@@ -23,8 +23,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from perturb_tutorial.baselines.graphs import graph_nodes, hidden, known_name, operation_name
+from perturb_tutorial.baselines.graphs import hidden, known_name, operation_name
 from perturb_tutorial.baselines.readable_pass import ReadablePass, words
+from perturb_tutorial.networks.gradients import graph_nodes
 
 _LOWER_BOUND = {
     "Hardtanh": "_saved_min_val",

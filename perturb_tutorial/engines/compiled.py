@@ -46,6 +46,7 @@ def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
 def _run(network: Network, inputs: Tensor) -> Tensor:
     if network not in _compiled:
         _compiled[network] = torch.compile(network.folded_logits, dynamic=False)
+    inputs = inputs.to(network.dtype)
     if network.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:

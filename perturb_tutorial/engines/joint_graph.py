@@ -35,6 +35,9 @@ from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pool
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.checkpoints import without_checkpoints
+from perturb_tutorial.networks.checks import as_logits
+from perturb_tutorial.networks.gradients import check_gradient
 from perturb_tutorial.settings import MaskSettings
 
 INPUTS = ("mask", "image", "background", "weights")
@@ -43,10 +46,6 @@ OPSET = 18
 HALVED_FROM = 100
 """Numbers from which a layer's weight is halved; the mean and deviation of the normalization have three."""
 _MISSING = "the joint graph needs the packages onnx and onnxscript: run: pip install 'perturb_tutorial[onnx]'"
-_NO_GRADIENT = (
-    "network: expected logits with a gradient, got some that do not depend on the mask; is the module's forward "
-    "under torch.no_grad or inference_mode?"
-)
 _UNKNOWN = "network: {name} has {what}; engine='torch' works with it"
 
 
@@ -136,11 +135,11 @@ def joint_function(
             grid = mask.detach().requires_grad_(True)
             upsampled = up @ grid @ up.T
             pixels = background + (image - background) * upsampled
-            output = module(network.normalize(pixels))
-            probabilities = (output if isinstance(output, Tensor) else output.logits).softmax(1)
+            with without_checkpoints():
+                output = as_logits(module(network.normalize(pixels)))
+            probabilities = output.float().softmax(1)
             score = (probabilities * weights).sum(1)
-            if not score.requires_grad:
-                raise ValueError(_NO_GRADIENT)
+            check_gradient(score, grid)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()
 
@@ -224,10 +223,10 @@ def _example(network: Network, settings: MaskSettings, count: int) -> tuple[Tens
     size, cells = network.input_size, settings.grid_size
     generator = torch.Generator().manual_seed(0)
     mask, image, background = (
-        torch.rand(count, channels, side, side, generator=generator)
+        torch.rand(count, channels, side, side, generator=generator, dtype=torch.float32)
         for channels, side in ((1, cells), (3, size), (3, size))
     )
-    return mask, image, background, torch.zeros(count, network.class_count)
+    return mask, image, background, torch.zeros(count, network.class_count, dtype=torch.float32)
 
 
 def _halve(model: Any, upsampling: set[int]) -> None:

@@ -112,9 +112,10 @@ def check_function_of_the_image(module: nn.Module, example: Tensor, neighbors: T
 
 def other_images(size: int) -> Tensor:
     """Two images 2×3×size×size, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
-    blocks = torch.rand(1, 3, size // 4, size // 4, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    blocks = torch.rand(1, 3, size // 4, size // 4, generator=generator, dtype=torch.float32)
     noise = nn.functional.interpolate(blocks, size=(size, size))
-    dark = torch.linspace(0.05, 0.2, size).expand(1, 3, size, size)
+    dark = torch.linspace(0.05, 0.2, size, dtype=torch.float32).expand(1, 3, size, size)
     return torch.cat([noise, dark])
 
 

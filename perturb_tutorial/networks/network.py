@@ -22,8 +22,10 @@ from perturb_tutorial.networks.checks import (
     example_logits,
     other_images,
 )
+from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
+from perturb_tutorial.networks.formats import in_own_format
 
 
 def pick_device(device: str | torch.device | None = "auto") -> torch.device:
@@ -46,7 +48,8 @@ class Network:
     """A classifier of N×3×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
 
     The attribute ``module`` is that copy: layer names and comparison methods refer to it. Scores and masks use a second
-    copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
+    copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4. Weights in half precision become
+    float32 in these copies (module ``networks.formats``); ``dtype`` is the format of the module's input.
 
     Args:
         module: returns N×K logits (or an object with ``.logits``). It is copied, never changed.
@@ -96,16 +99,17 @@ class Network:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.module = _copied(module).to(self.device)
-        example = self.normalize(torch.full((1, 3, input_size, input_size), 0.5, device=self.device))
-        example = example + 0.1 * torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(
-            example
-        )
-        logits = example_logits(self.module, example)
-        self.class_count = logits.shape[1]
-        self.labels = _labels(categories, self.class_count)
-        others = self.normalize(other_images(input_size).to(example))
-        check_function_of_the_image(self.module, example, others, logits)
-        self._folded = self._fold(example).requires_grad_(False)
+        with torch.autocast(self.device.type, enabled=False):
+            gray = torch.full((1, 3, input_size, input_size), 0.5, dtype=torch.float32, device=self.device)
+            example = self.normalize(gray) + 0.1 * _noise(input_size).to(self.device)
+            self.module, self.dtype = in_own_format(self.module, example)
+            example = example.to(self.dtype)
+            logits = example_logits(self.module, example)
+            self.class_count = logits.shape[1]
+            self.labels = _labels(categories, self.class_count)
+            others = self.normalize(other_images(input_size).to(self.device)).to(self.dtype)
+            check_function_of_the_image(self.module, example, others, logits)
+            self._folded = self._fold(example).requires_grad_(False)
         self._channels_last = channels_last
         self._lay_out()
 
@@ -161,7 +165,7 @@ class Network:
     @property
     def mean_color(self) -> Tensor:
         """The 3 values in [0, 1] that the normalization maps to 0."""
-        return torch.tensor(self.mean)
+        return torch.tensor(self.mean, dtype=torch.float32)
 
     def normalize(self, images: Tensor) -> Tensor:
         """The input of ``module``: (x − mean) / std for pixels N×3×H×W."""
@@ -178,27 +182,30 @@ class Network:
         mean, std = self._normalization[place]
         return (images - mean) / std
 
-    def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
-        """Normalized pixels on the network's device, of the precision of ``module``'s weights."""
-        weight = next(module.parameters(), images)
-        return self.normalize(images.to(self.device, weight.dtype))
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Normalized pixels on the network's device, in the format of its input."""
+        exact = torch.promote_types(self.dtype, torch.float32)
+        return self.normalize(images.to(self.device, exact)).to(self.dtype)
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
         """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
         check_not_forked()
+        inputs = inputs.to(self.dtype)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self._folded(inputs))
+        with without_checkpoints():
+            return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
         check_not_forked()
-        return self.normalized_logits(self._inputs(images, self._folded))
+        return self.normalized_logits(self._inputs(images))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers run in this pass; differentiable in the pixels."""
         check_not_forked()
-        return as_logits(self.module(self._inputs(images, self.module)))
+        with without_checkpoints():
+            return as_logits(self.module(self._inputs(images)))
 
     @property
     def folded_logits(self) -> nn.Module:
@@ -244,7 +251,7 @@ def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]
     network.check_images(images)
     if not 1 <= k <= network.class_count:
         raise ValueError(f"k: expected 1 to {network.class_count} classes, got {k}")
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(network.device.type, enabled=False):
         rows = [network.logits(part).topk(k, 1).indices for part in images.split(16)]
     return cast("list[list[int]]", torch.cat(rows).tolist()) if rows else []
 
@@ -267,6 +274,12 @@ class _LogitsOnly(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return as_logits(self.module(inputs))
+
+
+def _noise(size: int) -> Tensor:
+    """Normally distributed, 1×3×size×size."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, size, size, generator=generator, dtype=torch.float32)
 
 
 def _copied(module: nn.Module) -> nn.Module:
