@@ -184,7 +184,7 @@ def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
 
     handle = module.get_submodule(layer).register_forward_hook(hook)
     try:
-        with torch.no_grad(), torch.autocast(network.device.type, enabled=False):
+        with torch.no_grad():
             (network.logits if folded else network.unfolded_logits)(example_image(network))
     finally:
         handle.remove()

@@ -123,7 +123,7 @@ def disc_scores(
     perturbed = background_for(settings, images, color=network.mean_color)
     score = _scorer(network)
     grids = disc_candidates(settings, images.shape[-1]).to(images)
-    with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
+    with torch.inference_mode():
         searched = _Images(images, perturbed, weights, score(images, weights), score(perturbed, weights))
         every = torch.arange(len(images))
         rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]

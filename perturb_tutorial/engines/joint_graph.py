@@ -111,11 +111,12 @@ class _GlobalAverages(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) == 2 and not kwargs:
-            places = args[1]
-            if places == 1 or (isinstance(places, list | tuple) and tuple(places) == (1, 1)):
-                return args[0].mean((-2, -1), keepdim=True)
-        return function(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) + len(named) == 2:
+            values = {**named, **dict(zip(("input", "output_size"), args, strict=False))}
+            if values["output_size"] in (1, (1, 1), [1, 1]):
+                return values["input"].mean((-2, -1), keepdim=True)
+        return function(*args, **named)
 
 
 def joint_function(
@@ -167,8 +168,8 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        operation = re.search(r"op='([\w.]+)'", str(error))
-        what = operation[1] if operation else "an operation"
+        operation = re.search(r"op='(?:\w+\.)?(\w+)", str(error))
+        what = f"the operation {operation[1]}" if operation else "an operation"
         raise ValueError(_UNKNOWN.format(name=name, what=f"{what}, which ONNX lacks")) from error
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")

@@ -272,13 +272,14 @@ def _responses(
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()
         if len(shape) != 4 or shape[0] != 5 or not output.is_floating_point():
             return Response(shape, {}, 0.0)
-        # A block often returns the very tensor of its last layer.
-        if not latest or latest[0][0] is not output or latest[0][1] != output._version:
+        # A block often returns the very tensor of its last layer; an inference tensor has no version.
+        version = -len(responses) - 1 if output.is_inference() else output._version
+        if not latest or latest[0][0] is not output or latest[0][1] != version:
             changes, share = {}, 0.0
             for last in _layouts((1, *shape[1:]), sides):
                 change, share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
                 changes[last] = [change]
-            latest[:] = [(output, output._version, Response(shape, changes, share))]
+            latest[:] = [(output, version, Response(shape, changes, share))]
         _, _, seen = latest[0]
         return seen._replace(changes={last: list(rounds) for last, rounds in seen.changes.items()})
 

@@ -99,7 +99,7 @@ class Network:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.module = _copied(module).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), without_checkpoints():
             gray = torch.full((1, 3, input_size, input_size), 0.5, dtype=torch.float32, device=self.device)
             example = self.normalize(gray) + 0.1 * _noise(input_size).to(self.device)
             self.module, self.dtype = in_own_format(self.module, example)
@@ -188,7 +188,7 @@ class Network:
         return self.normalize(images.to(self.device, exact)).to(self.dtype)
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
-        """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
+        """Logits N×K of normalized inputs by the folded copy, under a caller's autocast; differentiable in the inputs."""
         check_not_forked()
         inputs = inputs.to(self.dtype)
         if self.channels_last:
@@ -197,14 +197,18 @@ class Network:
             return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels."""
+        """Logits N×K of pixels N×3×H×W in [0, 1], on the network's device; differentiable in the pixels.
+
+        They are computed in the module's own number format, whatever autocast the caller has switched on.
+        """
         check_not_forked()
-        return self.normalized_logits(self._inputs(images))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.normalized_logits(self._inputs(images))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers run in this pass; differentiable in the pixels."""
         check_not_forked()
-        with without_checkpoints():
+        with torch.autocast(self.device.type, enabled=False), without_checkpoints():
             return as_logits(self.module(self._inputs(images)))
 
     @property
@@ -251,7 +255,7 @@ def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]
     network.check_images(images)
     if not 1 <= k <= network.class_count:
         raise ValueError(f"k: expected 1 to {network.class_count} classes, got {k}")
-    with torch.inference_mode(), torch.autocast(network.device.type, enabled=False):
+    with torch.inference_mode():
         rows = [network.logits(part).topk(k, 1).indices for part in images.split(16)]
     return cast("list[list[int]]", torch.cat(rows).tolist()) if rows else []
 
