@@ -31,7 +31,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pools_without_indices
+from perturb_tutorial.engines.backward import BACKWARD, NoRuleError, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrix
 from perturb_tutorial.networks import Network
@@ -86,12 +86,13 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     example = _example(network, settings, batch_size)
     function = joint_function(network, settings)
     try:
+        function(*example)  # a fault of the module itself is found before anything is recorded
         # Attention as its matrix products: a fused one has a backward pass that no file can express.
-        with sdpa_kernel(SDPBackend.MATH), _GlobalAverages():
+        with sdpa_kernel(SDPBackend.MATH), _Recordable():
             graph = make_fx(function, decomposition_table=BACKWARD)(*example)
     except ValueError:
         raise
-    except NotImplementedError as error:
+    except NoRuleError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
     except Exception as error:  # a module may do anything that cannot be recorded, such as an if on its input
         what = f"a step that cannot be recorded ({type(error).__name__}: {_first_line(error)})"
@@ -101,17 +102,19 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     return graph
 
 
-class _GlobalAverages(TorchFunctionMode):
-    """Within the block, pooling to one place is a mean.
+class _Recordable(TorchFunctionMode):
+    """Within the block pooling to one place is a mean, and no activation works in place.
 
     PyTorch's pooling gives its result the memory layout of an input with channels last, by an operation on strides
-    whose backward pass no file can express.
+    whose backward pass no file can express; an activation in place after a linear layer becomes such an operation, too.
     """
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
+        if named.get("inplace") is True:
+            named = {**named, "inplace": False}
         if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) + len(named) == 2:
             values = {**named, **dict(zip(("input", "output_size"), args, strict=False))}
             if values["output_size"] in (1, (1, 1), [1, 1]):

@@ -5,7 +5,7 @@ Weights in float16 or bfloat16 are converted to float32, which holds each of the
 bfloat16 are a choice of ``learn_masks(precision=…)``. float64 stays float64.
 
 A module that asks for half precision in its own forward pass cannot be converted. With bfloat16, whose range is that of
-float32, it runs as it is; with float16 it is refused.
+float32, it runs as it is, with a warning; with float16 it is refused.
 
 The input has the format with which the module runs: in a module of several formats not always that of the first weight.
 """
@@ -13,6 +13,7 @@ The input has the format with which the module runs: in a module of several form
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def in_own_format(module: nn.Module, example: Tensor) -> tuple[nn.Module, torch.
         example: an input, in any format.
 
     Raises:
-        ValueError: for a module with float16 weights that does not run in float32.
+        ValueError: for a module with float16 weights that runs in float16 and not in float32.
     """
     values = (*module.parameters(), *module.buffers())
     formats = {value.dtype for value in values if value.is_floating_point()}
@@ -42,15 +43,22 @@ def in_own_format(module: nn.Module, example: Tensor) -> tuple[nn.Module, torch.
     format_, error = _input_format(converted, example)
     if error is None:
         return converted, format_
-    as_it_is, fails_too = _input_format(module, example)
-    if torch.float16 in formats and fails_too is None:
-        reason = " ".join(str(error).split())[:200]
+    own, own_error = _input_format(module, example)
+    if own_error is not None:
+        return converted, format_
+    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if torch.float16 in formats:
         raise ValueError(
             "module: expected weights in float32, bfloat16 or float64, got float16, whose gradients round to 0, in a "
-            f"forward pass that does not run in float32 ({type(error).__name__}: {reason}); convert it by "
-            "module.bfloat16(), or let the forward pass take its format from its weights"
+            f"forward pass that does not run in float32 {reason}; convert it by module.bfloat16(), or let the forward "
+            "pass take its format from its weights"
         ) from error
-    return (module, as_it_is) if fails_too is None else (converted, format_)
+    warnings.warn(
+        f"module: its forward pass does not run in float32 {reason}, so scores are rounded to bfloat16, 0.4 %, and small "
+        "differences between them are noise; let the forward pass take its format from its weights",
+        stacklevel=4,
+    )
+    return module, own
 
 
 def _without_halves(module: nn.Module) -> nn.Module:
