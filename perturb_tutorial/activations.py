@@ -147,10 +147,10 @@ class _LayerCanvas:
         return self.network.target_scores(logits, weights)
 
     def original(self) -> Tensor:
-        return self.masked(torch.ones(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.ones(1, 1, *self.place.size, dtype=torch.float32, device=self.device))
 
     def perturbed(self) -> Tensor:
-        return self.masked(torch.zeros(1, 1, *self.place.size, device=self.device))
+        return self.masked(torch.zeros(1, 1, *self.place.size, dtype=torch.float32, device=self.device))
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
         if self.settings.initialization != "disc":

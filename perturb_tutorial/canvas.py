@@ -97,18 +97,16 @@ class ImageCanvas:
 
     def upsampled(self, grid: Tensor) -> Tensor:
         """The masks on the images, N×1×H×W."""
-        with torch.autocast(self.device.type, enabled=False):  # masks stay float32 under a caller's autocast
-            return self.up_rows @ grid @ self.up_columns.T
+        return self.up_rows @ grid @ self.up_columns.T
 
     def kept(self, grid: Tensor) -> Tensor:
         # The mean of U_h m U_wᵀ is the product of m with the means of their columns.
-        with torch.autocast(self.device.type, enabled=False):
-            return self.row_means @ grid[:, 0] @ self.column_means
+        return self.row_means @ grid[:, 0] @ self.column_means
 
     def score(self, grid: Tensor, step: Step) -> Tensor:
         background, evidence = self.windows(self.pictures, step)
         inputs = torch.addcmul(background, evidence, self.upsampled(grid))
-        if self.precision != "bfloat16":  # then a caller's autocast holds
+        if self.precision != "bfloat16":
             return self.network.target_scores(self.logits(inputs), self.weights)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = self.logits(inputs)

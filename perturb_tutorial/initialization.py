@@ -93,12 +93,13 @@ def rival_masks(
     shape: tuple[int, int, int, int], settings: MaskSettings, seed: int, device: torch.device
 ) -> InitialMasks:
     """The start without a disc: a constant grid, or one random draw a seed; ``shape``: N×1×h×w."""
-    none = torch.full((shape[0],), torch.nan)
+    none = torch.full((shape[0],), torch.nan, dtype=torch.float32)
     if settings.initialization == "random":
         generator = torch.Generator().manual_seed(check_seed(seed) ^ _RANDOM_STREAM)
-        return InitialMasks(torch.rand(shape[1:], generator=generator).to(device).expand(shape).clone(), none)
+        drawn = torch.rand(shape[1:], generator=generator, dtype=torch.float32)
+        return InitialMasks(drawn.to(device).expand(shape).clone(), none)
     value = {"half": 0.5, "zeros": 0.0, "ones": 1.0}[settings.initialization]
-    return InitialMasks(torch.full(shape, value, device=device), none)
+    return InitialMasks(torch.full(shape, value, dtype=torch.float32, device=device), none)
 
 
 def disc_radii(size: Size) -> tuple[int, ...]:
@@ -147,7 +148,7 @@ def disc_scores(
         every = torch.arange(len(images))
         rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]
     radii = torch.tensor(disc_radii(_size(images)))
-    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids)), radii
+    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids), dtype=torch.float32), radii
 
 
 def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
@@ -175,8 +176,8 @@ def smallest_discs(
     ``normalized``: (row numbers, grids r×1×h×w) → ŝ, rows×r. ``grids``: R×1×h×w, one a radius.
     ``usable``: N booleans; where s₀ ≤ s∞ no disc is searched for. Without a disc the grid is 0.
     """
-    found = torch.zeros(len(usable), 1, *grids.shape[2:], device=grids.device)
-    radius = torch.full((len(usable),), torch.nan)
+    found = torch.zeros(len(usable), 1, *grids.shape[2:], dtype=torch.float32, device=grids.device)
+    radius = torch.full((len(usable),), torch.nan, dtype=torch.float32)
     open_rows = usable.nonzero().flatten().cpu()
     at_once = _IMAGES_AT_ONCE.get(grids.device.type, 8)
     with torch.inference_mode():

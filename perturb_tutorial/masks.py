@@ -88,14 +88,16 @@ def upsample(grid: Tensor, size: Size, sigma: float) -> Tensor:
     ``size``: H = W, or (H, W), in image px. ``sigma``: σ_m in image px of this size. Differentiable.
     """
     left, right = upsampling_matrices(size, (grid.shape[-2], grid.shape[-1]), sigma, grid)
-    return left @ grid @ right.T
+    with torch.autocast(grid.device.type, enabled=False):  # which would round the products
+        return left @ grid @ right.T
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Images …×H×W blurred by σ = ``sigma`` image px, truncated at 4σ, edges replicated."""
     left = gaussian_matrix(images.shape[-2], sigma).to(images)
     right = gaussian_matrix(images.shape[-1], sigma).to(images)
-    return left @ images @ right.T
+    with torch.autocast(images.device.type, enabled=False):
+        return left @ images @ right.T
 
 
 def discs(size: Size, radii: Tensor, centers: Tensor | None = None) -> Tensor:

@@ -29,6 +29,7 @@ from perturb_tutorial.masks import total_variation
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.batch_invariance import batch_invariant
+from perturb_tutorial.networks.gradients import check_gradient
 from perturb_tutorial.networks.scored import Score, scored_network
 from perturb_tutorial.objectives import class_weights, mask_sets, objective
 from perturb_tutorial.results import History, Masks
@@ -172,7 +173,7 @@ def learn_in_batches(
             if progress is not None:
                 progress(start * iterations + (stop - start) * iteration, count * iterations)
 
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), arithmetic(device):  # whatever the caller has switched on
             parts.append(learn(start, stop, report))
 
     in_batches(count, min(batch_size or usual_batch_size(device), count), run)
@@ -189,14 +190,18 @@ def learn_on(canvas: Canvas, settings: MaskSettings, report: Report, precision: 
         finite = torch.ones_like(original_score, dtype=torch.bool)
         history = _Recorder(len(grid), settings, canvas.device)
         adam = ClippedAdam(grid, settings.learning_rate)
+        checked = False
 
         def iterate(step: Step) -> None:
+            nonlocal checked
             with (
                 torch.enable_grad(),
                 arithmetic(canvas.device, precision),
             ):  # whatever the caller has switched off
                 score = canvas.score(grid, step)  # E_τ Σ f_c(Φ(x; M))
-                _check_gradient(score)
+                if not checked:
+                    check_gradient(score, grid)
+                    checked = True
                 loss = objective(grid, score, settings)  # eq. 6 | eq. 1
                 (gradient,) = torch.autograd.grad(loss.sum(), grid)
             with torch.no_grad():
@@ -223,14 +228,6 @@ def learn_on(canvas: Canvas, settings: MaskSettings, report: Report, precision: 
         history=history.history,
         settings=settings,
     )
-
-
-def _check_gradient(score: Tensor) -> None:
-    if not score.requires_grad:
-        raise ValueError(
-            "network: expected logits with a gradient, got some that do not depend on the mask; is the module's "
-            "forward, or the score, under torch.no_grad or inference_mode?"
-        )
 
 
 class ClippedAdam:
@@ -260,7 +257,9 @@ class _Recorder:
 
     def __init__(self, count: int, settings: MaskSettings, device: torch.device) -> None:
         self.game = settings.rules
-        self.history = History(*(torch.zeros(count, settings.iterations, device=device) for _ in range(3)))
+        shape = (count, settings.iterations)
+        zeros = (torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3))
+        self.history = History(*zeros)
 
     def note(self, step: Step, score: Tensor, kept: Tensor, tv: Tensor) -> None:
         history, area = self.history, self.game.salient(kept)

@@ -35,7 +35,8 @@ def fully_perturbed(
     constant = color.to(images).view(1, -1, 1, 1).expand_as(images)
     if kind == "constant":
         return constant.clone()
-    noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32)
     return constant + NOISE_SIGMA * noise.to(images)
 
 

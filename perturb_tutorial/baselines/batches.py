@@ -50,9 +50,8 @@ def check(network: Network, images: Tensor, targets: Any, batch_size: int | None
 
 
 def number_format(network: Network) -> torch.dtype:
-    """The floating-point type of the network's own weights."""
-    floats = (value.dtype for value in network.module.parameters() if value.is_floating_point())
-    return next(floats, torch.float32)
+    """The floating-point type of maps: the network's own, but at least float32."""
+    return torch.promote_types(network.dtype, torch.float32)
 
 
 @contextmanager
@@ -60,12 +59,7 @@ def exact_gradients(device: torch.device) -> Iterator[None]:
     """Gradients on, autocast and TF32 off, whatever the caller has set, so that no signal passes through half
     precision.
     """
-    with (
-        arithmetic(device),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-    ):
+    with arithmetic(device), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
@@ -101,7 +95,7 @@ def maps_in_batches(
     def run(start: int, stop: int) -> None:
         with exact_gradients(device):
             part = maps(images[start:stop].to(device, dtype), weights[start:stop].to(device, dtype))
-        parts.append(part.detach().to(images.device))
+        parts.append(part.detach().to(images.device, dtype))
         if progress is not None:
             progress(stop, len(images))
 

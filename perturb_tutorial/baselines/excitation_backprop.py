@@ -31,8 +31,9 @@ from perturb_tutorial.baselines.excitation_rules import (
     ExcitationRules,
     Sum,
     check_graph,
-    without_checkpoints,
+    without_second_runs,
 )
+from perturb_tutorial.baselines.graphs import LayersOfOperations
 from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.baselines.leaf_pass import Layer, forward_pass, send_back, watching
 from perturb_tutorial.networks import Network
@@ -140,9 +141,10 @@ def excite(
     module = network.folded if batchnorm == "fold" else network.module
     rules = ExcitationRules(itertools.chain(module.parameters(), module.buffers()))
     watched = nullcontext() if contrast_layer is None else watching(module, contrast_layer)
-    with watched as contrast, without_checkpoints(method):
+    with watched as contrast, without_second_runs(method), LayersOfOperations(module) as layers:
         run = forward_pass(network, images, layer, folded=batchnorm == "fold", around=rules)
-    check_graph(run.logits, method)
+    run.check_reached()
+    check_graph(run.logits, layers, method)
     return ExcitedPass(run.logits, run.read, rules, contrast)
 
 

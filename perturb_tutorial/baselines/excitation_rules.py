@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from perturb_tutorial.baselines.graphs import function_of, graph_nodes, hidden, known_name, operation_name
+from perturb_tutorial.baselines.graphs import LayersOfOperations, function_of, hidden, operation_name
+from perturb_tutorial.networks.gradients import graph_nodes
 
 Function = Callable[..., Tensor]
 
@@ -191,22 +192,29 @@ def _average(mode: ExcitationRules, func: Function, args: list[Any], named: dict
     return mode.share(Sum(run, run), value)
 
 
+def _pair(args: list[Any], named: dict[str, Any]) -> list[Any]:
+    """The two values of ``a + b``, ``torch.add(a, b)`` or ``torch.add(input=a, other=b)``, taken out."""
+    return [_take(args, named, name) for name in ("input", "other")]
+
+
 def _add(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
-    if mode.is_constant(args[-1]) or mode.is_constant(args[0]):
-        return _constant(mode, func, args, named)
-    if len(args) != 2 or named or args[0].shape != args[1].shape:
+    pair = _pair(args, named)
+    if any(mode.is_constant(value) for value in pair):
+        return _constant(mode, func, [*pair, *args], named)
+    if args or named or pair[0].shape != pair[1].shape:
         return None
-    return mode.share(Sum(func, torch.add), *args)
+    return mode.share(Sum(func, torch.add), *pair)
 
 
 def _constant(mode: ExcitationRules, func: Function, args: list[Any], named: dict[str, Any]) -> Tensor | None:
     """Scale or shift by a constant; only in ``constant + a`` and ``constant * a`` may the constant come first."""
-    if len(args) != 2 or not any(mode.is_constant(value) for value in args):
+    pair = _pair(args, named)
+    if args or not any(mode.is_constant(value) for value in pair):
         return None
-    first = not mode.is_constant(args[0])
+    first = not mode.is_constant(pair[0])
     if not first and func.__name__.strip("_") not in ("add", "mul"):
         return None
-    value, other = args if first else args[::-1]
+    value, other = pair if first else pair[::-1]
     if isinstance(other, Tensor) and (value + other).shape != value.shape:
         return None
     return _pass(
@@ -254,16 +262,17 @@ _RULES = _table(
 )
 
 
-_RUN_UNSEEN = {"Convolution", "Relu", "NativeBatchNorm", "CudnnBatchNorm", "AvgPool2D"}
+_RUN_UNSEEN = {"Convolution", "Relu", "AvgPool2D"}
 """Operations with rules. They appear as torch's own nodes only where the call could not be intercepted."""
 
-_CHECKPOINT = "part of the module is under torch.utils.checkpoint, whose second run the rules would not see"
+_CHECKPOINT = "part of the module is under a checkpoint or other hooks on saved tensors, whose second run the rules would not see"
 
 
 @contextmanager
-def without_checkpoints(method: str) -> Iterator[None]:
-    """Within the block ``torch.utils.checkpoint`` raises ``ValueError``: it runs a part again during the backward pass,
-    when the rules of this module no longer apply.
+def without_second_runs(method: str) -> Iterator[None]:
+    """Within the block hooks on saved tensors raise ``ValueError``: checkpoints other than those that a network's
+    passes do without (module ``networks.checkpoints``) run a part again during the backward pass, when the rules of
+    this module no longer apply.
     """
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINT):
@@ -274,8 +283,10 @@ def without_checkpoints(method: str) -> Iterator[None]:
         raise ValueError(f"{method}: {_CHECKPOINT}; turn checkpointing off") from error
 
 
-def check_graph(logits: Tensor, method: str) -> None:
-    """Raises ``ValueError`` that names the operation where ``logits`` depend on one without a rule in ``method``."""
+def check_graph(logits: Tensor, layers: LayersOfOperations, method: str) -> None:
+    """Raises ``ValueError`` that names the operation where ``logits`` depend on one without a rule in ``method``;
+    ``layers``: of the same pass.
+    """
     for node in graph_nodes(logits):
         if function_of(node) in (_ShareMass, _PassMass):
             continue
@@ -286,7 +297,7 @@ def check_graph(logits: Tensor, method: str) -> None:
             or name == "torch::autograd::AccumulateGrad"
         ):
             continue
-        what = f"{method}: no rule for the operation {known_name(node)!r}"
+        what = f"{method}: no rule for the operation {layers[node]}"
         if unseen is not None:
             raise ValueError(f"{what}, {unseen.why}; {unseen.remedy}, or name a layer above it")
         if name in _RUN_UNSEEN:

@@ -16,18 +16,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+from perturb_tutorial.networks.hooks import of_this_thread
 
 _KNOWN = {
     "NativeLayerNorm": "LayerNorm",
     "NativeGroupNorm": "GroupNorm",
-    "NativeBatchNorm": "BatchNorm",
-    "CudnnBatchNorm": "BatchNorm",
-    "MiopenBatchNorm": "BatchNorm",
+    "NativeBatchNorm": "BatchNorm or InstanceNorm",
+    "CudnnBatchNorm": "BatchNorm or InstanceNorm",
+    "MiopenBatchNorm": "BatchNorm or InstanceNorm",
     "FusedRmsNorm": "RMSNorm",
     "Relu": "ReLU",
     "Gelu": "GELU",
@@ -42,9 +46,28 @@ _KNOWN = {
     "Addmm": "Linear or matmul",
     "Mm": "matmul",
     "Bmm": "matmul",
+    "Mv": "matmul",
+    "Baddbmm": "matmul",
+    "Rsub": "sub",
+    "LinalgVectorNorm": "norm",
+    "Im2Col": "Unfold",
+    "Col2Im": "Fold",
+    "MaxPool2DWithIndices": "MaxPool2d",
+    "CompiledFunction": "torch.compile",
+    "CheckpointFunction": "torch.utils.checkpoint",
+    "NotImplemented": "unnamed",
     "torch::autograd::CopySlices": "in-place operation on a view",
 }
-_KNOWN_START = {"ScaledDotProduct": "scaled_dot_product_attention", "Upsample": "interpolate"}
+_KNOWN_START = {
+    "ScaledDotProduct": "scaled_dot_product_attention",
+    "Upsample": "interpolate",
+    "GridSampler": "grid_sample",
+    "Fft": "fft",
+    "MkldnnRnn": "recurrent layer",
+    "CudnnRnn": "recurrent layer",
+    "MiopenRnn": "recurrent layer",
+    "torch::jit": "torch.jit",
+}
 
 
 def operation_name(node: Node) -> str:
@@ -53,24 +76,17 @@ def operation_name(node: Node) -> str:
 
 
 def known_name(node: Node) -> str:
-    """The name of the same operation that users know: ``LayerNorm`` for ``NativeLayerNormBackward0``."""
+    """The name of the same operation that users know: ``LayerNorm`` for ``NativeLayerNormBackward0``, ``mul`` for
+    ``MulBackward0``; the class of a user's own ``autograd.Function``.
+    """
     name = operation_name(node)
     for start, known in _KNOWN_START.items():
         if name.startswith(start):
             return known
-    return _KNOWN.get(name, name)
-
-
-def graph_nodes(result: Tensor) -> Iterator[Node]:
-    """Every operation that ``result`` was computed by, each once."""
-    waiting = [result.grad_fn]
-    seen: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(below for below, _ in node.next_functions)
+    if name in _KNOWN or function_of(node) is not None or "::" in name:
+        return _KNOWN.get(name, name)
+    layer = re.sub(r"(\d)D", r"\1d", name)
+    return layer if hasattr(nn, layer) else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", layer).lower()
 
 
 class Hidden(NamedTuple):
@@ -121,3 +137,54 @@ def function_of(node: Node) -> type | None:
     """The Python ``autograd.Function`` that made ``node``; its name may be that of an operation of torch."""
     kind: type = type(node)
     return getattr(kind, "_forward_cls", None) if issubclass(kind, BackwardCFunction) else None
+
+
+class LayersOfOperations:
+    """Within this context: which layer of ``module`` runs each operation of this thread's passes.
+
+    An operation belongs to the innermost layer between whose inputs and outputs it lies.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        layers = ((layer, name) for name, layer in module.named_modules() if name)
+        self._names = {layer: name for layer, name in layers if not isinstance(layer, torch.jit.ScriptModule)}
+        self._layers: dict[Node, nn.Module] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> LayersOfOperations:
+        note = of_this_thread(self._note)
+        self._handles = [layer.register_forward_hook(note, with_kwargs=True) for layer in self._names]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, layer: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+        waiting = [value.grad_fn for value in tensors_in(output)]
+        below = {value.grad_fn for value in tensors_in([inputs, list(named.values())])}
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in below or node in self._layers:
+                continue
+            self._layers[node] = layer
+            waiting.extend(source for source, _ in node.next_functions)
+
+    def __getitem__(self, node: Node) -> str:
+        """A phrase that names the operation of ``node`` and its layer: 'mul' in layer 'norm' (RMSNorm)."""
+        known, layer = known_name(node), self._layers.get(node)
+        if layer is None:
+            return repr(known)
+        kind = type(layer).__name__
+        return f"{known!r} in layer {self._names[layer]!r}" + (f" ({kind})" if kind != known else "")
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dictionaries."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from tensors_in(list(values.values()))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from tensors_in(value)

@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from perturb_tutorial.baselines.batches import Progress, maps_in_batches
+from perturb_tutorial.baselines.graphs import LayersOfOperations
 from perturb_tutorial.baselines.leaf_pass import forward_pass
 from perturb_tutorial.baselines.readable_pass import ReadablePass
 from perturb_tutorial.baselines.rectifiers import read_activations
@@ -53,9 +54,10 @@ def guided_backprop(
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
         readable = ReadablePass()
-        run = forward_pass(network, batch, layer, around=readable)
+        with LayersOfOperations(network.module) as layers:
+            run = forward_pass(network, batch, layer, around=readable)
         run.check_reached()
-        activations = read_activations(run.logits, run.read, readable, "guided_backprop")
+        activations = read_activations(run.logits, run.read, readable, layers, "guided_backprop")
         if not activations.rectifiers:
             others = ", ".join(sorted(set(activations.others)))
             raise ValueError(

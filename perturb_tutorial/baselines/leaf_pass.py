@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from perturb_tutorial.baselines.graphs import graph_nodes
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.gradients import REENTRANT, depends_on, has_reentrant_part
 from perturb_tutorial.networks.hooks import of_this_thread
 
 
@@ -43,7 +43,8 @@ class Layer:
 
 
 _LAYER_NOT_REACHED = (
-    "layer: the logits do not depend on its output; name one between the image and the logits"
+    "layer: the logits do not depend on its output, or without a gradient, as after quantized layers, detach() or "
+    "torch.no_grad(); name one between the image and the logits, or use occlusion, blur_occlusion or variable_occlusion"
 )
 _PIXELS_NOT_REACHED = (
     "module: its logits have no gradient by the pixels, as after quantized layers, detach() or torch.no_grad(); use "
@@ -60,8 +61,8 @@ class Pass:
     not_reached: str = _LAYER_NOT_REACHED
 
     def check_reached(self) -> None:
-        """Raises ``ValueError`` where the logits have no gradient at all."""
-        if not self.logits.requires_grad:
+        """Raises ``ValueError`` where the logits have no gradient by the leaf."""
+        if not depends_on(self.logits, self.read):
             raise ValueError(self.not_reached)
 
     def gradient(self, weights: Tensor) -> Tensor:
@@ -95,12 +96,10 @@ def send_back(
     """
     reached: Tensor | None = None
     if start.requires_grad and end.requires_grad:
-        if any(node.name() == "CheckpointFunctionBackward" for node in graph_nodes(start)):
-            raise ValueError(
-                "module: a part under torch.utils.checkpoint with use_reentrant=True has no gradient by an inner "
-                "tensor; turn checkpointing off or set use_reentrant=False"
-            )
+        if has_reentrant_part(start):
+            raise ValueError(REENTRANT)
         try:
+            signal = signal.to(start.dtype)
             (reached,) = torch.autograd.grad(start, end, signal, retain_graph=keep_graph, allow_unused=True)
         except (
             CheckpointError

@@ -9,12 +9,14 @@ Torch hides an activation in two ordinary spellings, which are intercepted where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
+
+from perturb_tutorial.baselines.graphs import tensors_in
 
 
 def words(text: str) -> frozenset[str]:
@@ -46,6 +48,8 @@ class ReadablePass(TorchFunctionMode):
         named = dict(kwargs or {})
         spelled = getattr(func, "__name__", "")
         name = spelled.strip("_")
+        if not args and "input" in named:  # functional.relu(input=x, inplace=True)
+            args = (named.pop("input"),)
         target = args[0] if args and isinstance(args[0], Tensor) else None
         in_place = named.get("inplace") is True or (spelled.endswith("_") and not spelled.endswith("__"))
         if (
@@ -77,7 +81,7 @@ class ReadablePass(TorchFunctionMode):
         return result
 
     def _compare(self, name: str, values: list[Any], result: Any) -> None:
-        tensors = list(_tensors(values))
+        tensors = list(tensors_in(values))
         if name in _COMPARISONS:
             if isinstance(result, Tensor) and any(value.requires_grad for value in tensors):
                 self._masks.append(result)
@@ -87,11 +91,3 @@ class ReadablePass(TorchFunctionMode):
                 self.compared = True
             elif isinstance(made, Tensor):
                 self._masks.append(made)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)

@@ -23,8 +23,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from perturb_tutorial.baselines.graphs import graph_nodes, hidden, known_name, operation_name
+from perturb_tutorial.baselines.graphs import LayersOfOperations, hidden, known_name, operation_name
 from perturb_tutorial.baselines.readable_pass import ReadablePass, words
+from perturb_tutorial.networks.gradients import graph_nodes
 
 _LOWER_BOUND = {
     "Hardtanh": "_saved_min_val",
@@ -101,13 +102,16 @@ class Activations:
         )
 
 
-def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: str) -> Activations:
+def read_activations(
+    logits: Tensor, leaf: Tensor, run: ReadablePass, layers: LayersOfOperations, method: str
+) -> Activations:
     """Finds the activations of a forward pass in its graph.
 
     Args:
         logits: N×K, the end of the pass.
         leaf: the tensor at which the graph begins, the pixels or a layer's output.
         run: the context that the pass was computed in.
+        layers: of the same pass, to name them.
         method: the method's name in error messages.
 
     Raises:
@@ -115,7 +119,7 @@ def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: st
     """
     graph = _Graph(logits, leaf)
     for node in graph.nodes:
-        _refuse_hidden(node, run, method)
+        _refuse_hidden(node, run, layers, method)
     if run.compared:
         raise ValueError(
             f"{method}: the module multiplies or fills by a comparison of its features, such as x * (x > 0), which may "
@@ -138,10 +142,10 @@ def read_activations(logits: Tensor, leaf: Tensor, run: ReadablePass, method: st
     return Activations(rectifiers, in_gates, others)
 
 
-def _refuse_hidden(node: Node, run: ReadablePass, method: str) -> None:
+def _refuse_hidden(node: Node, run: ReadablePass, layers: LayersOfOperations, method: str) -> None:
     reason = hidden(node)
     if reason is not None:
-        raise ValueError(f"{method}: the module contains {known_name(node)!r}, {reason.why}; {reason.remedy}")
+        raise ValueError(f"{method}: the module contains {layers[node]}, {reason.why}; {reason.remedy}")
     if operation_name(node) == "torch::autograd::CopySlices" and node not in run.written:
         raise ValueError(
             f"{method}: the module contains an in-place operation on a view that cannot be read; set inplace=False, or "
@@ -149,7 +153,7 @@ def _refuse_hidden(node: Node, run: ReadablePass, method: str) -> None:
         )
     if _is_zero(_bound(node, _UPPER_BOUND)) or _with_zero(node, "Minimum", "Fmin"):
         raise ValueError(
-            f"{method}: the module contains {known_name(node)!r} from above at 0, a rectifier with the opposite sign; "
+            f"{method}: the module contains {layers[node]} from above at 0, a rectifier with the opposite sign; "
             "write -nn.ReLU()(-x), or use gradient"
         )
 

@@ -25,6 +25,10 @@ from torch._decomp import get_decompositions
 aten = torch.ops.aten
 
 
+class NoRuleError(Exception):
+    """An operation whose backward pass has no rule here; the message is a phrase that names it."""
+
+
 def _convolution_backward(
     gradient: Tensor,
     inputs: Tensor,
@@ -40,7 +44,7 @@ def _convolution_backward(
 ) -> tuple[Tensor, None, None]:
     """The gradient of a convolution with respect to its input, itself a convolution."""
     if transposed or wanted[1] or wanted[2]:
-        raise NotImplementedError("a transposed convolution or a trainable one")
+        raise NoRuleError("a transposed convolution or a trainable one")
     reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     if all(step == 1 for step in stride) and all(r >= p for r, p in zip(reach, padding, strict=True)):
         turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
@@ -167,7 +171,7 @@ def _average_pool_backward(
 ) -> Tensor:
     """Average pooling is y = P x Qᵀ with a matrix for each axis, and its gradient Pᵀ g Q."""
     if divisor is not None:
-        raise NotImplementedError("an average pooling with a divisor of its own")
+        raise NoRuleError("an average pooling with a divisor of its own")
     matrices = []
     for axis in (0, 1):
         size, pad = inputs.shape[2 + axis], padding[axis % len(padding)]
@@ -204,7 +208,7 @@ def _upsampling_backward(forward: Any) -> Callable[..., Tensor]:
         scales = [*options[len(corners) :], None, None][:2]  # the tracer leaves None at the end out
         matrices = []
         for places, size, scale in zip(output_size, input_size[2:], scales, strict=True):
-            units = torch.eye(size).view(1, size, size, 1)
+            units = torch.eye(size, dtype=torch.float32).view(1, size, size, 1)
             matrices.append(forward(units, [places, 1], *corners, scale, None)[0, :, :, 0])
         result: Tensor = matrices[0] @ gradient @ matrices[1].T
         return result
@@ -284,4 +288,4 @@ def pools_without_indices(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-__all__ = ["BACKWARD", "clips_from_outputs", "pools_without_indices"]
+__all__ = ["BACKWARD", "NoRuleError", "clips_from_outputs", "pools_without_indices"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perturb_tutorial.batches import out_of_memory
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.gradients import check_gradient
 
 ALIKE, ALIKE_ROUNDED = 0.99, 0.5
 """The least cosine of the two gradients, the median over the images: in float32, where only units that round to the
@@ -46,6 +47,7 @@ def compiled_logits(network: Network, inputs: Tensor) -> Tensor:
 def _run(network: Network, inputs: Tensor) -> Tensor:
     if network not in _compiled:
         _compiled[network] = torch.compile(network.folded_logits, dynamic=False)
+    inputs = inputs.to(network.dtype)
     if network.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:
@@ -63,10 +65,11 @@ def _run(network: Network, inputs: Tensor) -> Tensor:
 def _compare(network: Network, inputs: Tensor, *, exact: bool) -> None:
     """Raises where the compiled passes have another gradient than the plain ones."""
     gradients = []
-    for logits_of in (lambda x: _run(network, x), network.normalized_logits):
+    for logits_of in (network.normalized_logits, lambda x: _run(network, x)):
         wanted = inputs.clone().requires_grad_(True)
         with torch.enable_grad():
             logits = logits_of(wanted).float()
+            check_gradient(logits, wanted)
             (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), wanted)
         gradients.append(gradient.flatten(1))
     alike = float(torch.nn.functional.cosine_similarity(gradients[0], gradients[1]).median())

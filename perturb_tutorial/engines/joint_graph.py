@@ -31,10 +31,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from perturb_tutorial.engines.backward import BACKWARD, clips_from_outputs, pools_without_indices
+from perturb_tutorial.engines.backward import BACKWARD, NoRuleError, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.checkpoints import without_checkpoints
+from perturb_tutorial.networks.checks import as_logits
+from perturb_tutorial.networks.gradients import check_gradient
 from perturb_tutorial.settings import MaskSettings
 
 INPUTS = ("mask", "image", "background", "weights")
@@ -43,10 +46,6 @@ OPSET = 18
 HALVED_FROM = 100
 """Numbers from which a layer's weight is halved; the mean and deviation of the normalization have three."""
 _MISSING = "the joint graph needs the packages onnx and onnxscript: run: pip install 'perturb_tutorial[onnx]'"
-_NO_GRADIENT = (
-    "network: expected logits with a gradient, got some that do not depend on the mask; is the module's forward "
-    "under torch.no_grad or inference_mode?"
-)
 _UNKNOWN = "network: {name} has {what}; engine='torch' works with it"
 
 
@@ -88,12 +87,13 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     example = _example(network, settings, batch_size)
     function = joint_function(network, settings)
     try:
+        function(*example)  # a fault of the module itself is found before anything is recorded
         # Attention as its matrix products: a fused one has a backward pass that no file can express.
-        with sdpa_kernel(SDPBackend.MATH), _GlobalAverages():
+        with sdpa_kernel(SDPBackend.MATH), _Recordable():
             graph = make_fx(function, decomposition_table=BACKWARD)(*example)
     except ValueError:
         raise
-    except NotImplementedError as error:
+    except NoRuleError as error:
         raise ValueError(_UNKNOWN.format(name=network.name, what=error)) from error
     except Exception as error:  # a module may do anything that cannot be recorded, such as an if on its input
         what = f"a step that cannot be recorded ({type(error).__name__}: {_first_line(error)})"
@@ -103,21 +103,24 @@ def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx
     return graph
 
 
-class _GlobalAverages(TorchFunctionMode):
-    """Within the block, pooling to one place is a mean.
+class _Recordable(TorchFunctionMode):
+    """Within the block pooling to one place is a mean, and no activation works in place.
 
     PyTorch's pooling gives its result the memory layout of an input with channels last, by an operation on strides
-    whose backward pass no file can express.
+    whose backward pass no file can express; an activation in place after a linear layer becomes such an operation, too.
     """
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) == 2 and not kwargs:
-            places = args[1]
-            if places == 1 or (isinstance(places, list | tuple) and tuple(places) == (1, 1)):
-                return args[0].mean((-2, -1), keepdim=True)
-        return function(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if named.get("inplace") is True:
+            named = {**named, "inplace": False}
+        if getattr(function, "__name__", "") == "adaptive_avg_pool2d" and len(args) + len(named) == 2:
+            values = {**named, **dict(zip(("input", "output_size"), args, strict=False))}
+            if values["output_size"] in (1, (1, 1), [1, 1]):
+                return values["input"].mean((-2, -1), keepdim=True)
+        return function(*args, **named)
 
 
 def joint_function(
@@ -138,11 +141,11 @@ def joint_function(
             grid = mask.detach().requires_grad_(True)
             upsampled = rows @ grid @ columns.T
             pixels = background + (image - background) * upsampled
-            output = module(network.normalize(pixels))
-            probabilities = (output if isinstance(output, Tensor) else output.logits).softmax(1)
+            with without_checkpoints():
+                output = as_logits(module(network.normalize(pixels)))
+            probabilities = output.float().softmax(1)
             score = (probabilities * weights).sum(1)
-            if not score.requires_grad:
-                raise ValueError(_NO_GRADIENT)
+            check_gradient(score, grid)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()
 
@@ -170,8 +173,8 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        operation = re.search(r"op='([\w.]+)'", str(error))
-        what = operation[1] if operation else "an operation"
+        operation = re.search(r"op='(?:\w+\.)?(\w+)", str(error))
+        what = f"the operation {operation[1]}" if operation else "an operation"
         raise ValueError(_UNKNOWN.format(name=name, what=f"{what}, which ONNX lacks")) from error
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
@@ -227,9 +230,10 @@ def _example(network: Network, settings: MaskSettings, count: int) -> tuple[Tens
     pixels = (network.channels, *network.input_shape)
     generator = torch.Generator().manual_seed(0)
     mask, image, background = (
-        torch.rand(count, *shape, generator=generator) for shape in ((1, *cells), pixels, pixels)
+        torch.rand(count, *shape, generator=generator, dtype=torch.float32)
+        for shape in ((1, *cells), pixels, pixels)
     )
-    return mask, image, background, torch.zeros(count, network.class_count)
+    return mask, image, background, torch.zeros(count, network.class_count, dtype=torch.float32)
 
 
 def _halve(model: Any, upsampling: Sequence[set[int]]) -> None:

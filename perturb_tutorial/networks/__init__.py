@@ -1,7 +1,9 @@
 """Networks: a frozen classifier that takes pixels, and the ones that load by name."""
 
 from perturb_tutorial.networks.class_table import ClassTable, imagenet_classes
-from perturb_tutorial.networks.network import Network, best_targets, pick_device, top_classes
+from perturb_tutorial.networks.devices import pick_device
+from perturb_tutorial.networks.network import Network
+from perturb_tutorial.networks.top_classes import best_targets, top_classes
 from perturb_tutorial.networks.zoo import (
     ZOO,
     WeightsUnavailable,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.hooks import first_input, of_this_thread
 
 LINEAR_ROWS = 4
 """From this many rows on, a linear layer's routine no longer depends on their number, on the CPUs that were tested."""
@@ -33,13 +33,13 @@ def batch_invariant(module: nn.Module, *, off: bool = False) -> Iterator[None]:
     true_rows: dict[nn.Module, int] = {}
 
     @of_this_thread
-    def pad(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        x = inputs[0]
+    def pad(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        x = first_input(inputs, named)
         missing = _missing_rows(layer, x)
         if missing == 0:
             return None
         true_rows[layer] = x.shape[0]
-        return (torch.cat([x, x[:1].expand(missing, *x.shape[1:])]), *inputs[1:])
+        return (torch.cat([x, x[:1].expand(missing, *x.shape[1:])]),), {}
 
     @of_this_thread
     def cut(layer: nn.Module, _: Any, output: Tensor) -> Tensor | None:
@@ -47,7 +47,7 @@ def batch_invariant(module: nn.Module, *, off: bool = False) -> Iterator[None]:
         return None if rows is None else output[:rows]
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    handles = [layer.register_forward_pre_hook(pad) for layer in layers]
+    handles = [layer.register_forward_pre_hook(pad, with_kwargs=True) for layer in layers]
     handles += [layer.register_forward_hook(cut) for layer in layers]
     try:
         yield

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial.batches import out_of_memory
+from perturb_tutorial.networks.hooks import first_input
 
 RANGE_SLACK = 0.01
 """How far pixels may lie outside of [0, 1], as after an enlargement by splines."""
@@ -122,11 +123,10 @@ def check_function_of_the_image(
 
 def other_images(channels: int, shape: tuple[int, int]) -> Tensor:
     """Two images 2×C×H×W, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
-    blocks = torch.rand(
-        1, channels, *(side // 4 for side in shape), generator=torch.Generator().manual_seed(1)
-    )
+    generator = torch.Generator().manual_seed(1)
+    blocks = torch.rand(1, channels, *(side // 4 for side in shape), generator=generator, dtype=torch.float32)
     noise = nn.functional.interpolate(blocks, size=shape)
-    dark = torch.linspace(0.05, 0.2, shape[1]).expand(1, channels, *shape)
+    dark = torch.linspace(0.05, 0.2, shape[1], dtype=torch.float32).expand(1, channels, *shape)
     return torch.cat([noise, dark])
 
 
@@ -239,17 +239,17 @@ def _random_states(device: torch.device) -> list[bytes]:
 def _first_difference(module: nn.Module, first: Tensor, second: Tensor, rows: slice, tries: int = 1) -> str:
     """The layer whose output differs in ``rows`` between two inputs although its own input does not, if any."""
     names = {layer: name for name, layer in module.named_modules()}
+    hooked = [layer for layer in names if not isinstance(layer, torch.jit.ScriptModule)]
 
     def watched(inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
         seen: list[tuple[nn.Module, Tensor, Tensor]] = []
 
-        def watch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            if given and all(
-                isinstance(x, Tensor) and x.numel() and len(x) == len(inputs) for x in (given[0], output)
-            ):
-                seen.append((layer, given[0][rows].clone(), output[rows].clone()))
+        def watch(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            ends = (first_input(given, named), output)
+            if all(isinstance(x, Tensor) and x.numel() and len(x) == len(inputs) for x in ends):
+                seen.append((layer, ends[0][rows].clone(), output[rows].clone()))
 
-        handles = [layer.register_forward_hook(watch) for layer in names]
+        handles = [layer.register_forward_hook(watch, with_kwargs=True) for layer in hooked]
         try:
             module(inputs)
         finally:

@@ -69,3 +69,17 @@ def imagenet_classes() -> ClassTable:
     with resource("imagenet_classes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return ClassTable([row["names"].split("; ") for row in rows], [row["wnid"] for row in rows])
+
+
+def class_labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:
+    """The names of ``count`` classes: those given, or "class 0" and so on; ``ValueError`` for another number."""
+    if categories is None:
+        return ClassTable([(f"class {index}",) for index in range(count)])
+    table = (
+        categories
+        if isinstance(categories, ClassTable)
+        else ClassTable([(str(name),) for name in categories])
+    )
+    if len(table) != count:
+        raise ValueError(f"categories: expected {count} names, one for each logit, got {len(table)}")
+    return table

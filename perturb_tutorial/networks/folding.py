@@ -16,6 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.networks.hooks import first_input
+
 FOLDED_TOLERANCE = 1e-4
 """Largest difference of the folded copy's logits, relative to the largest logit, before it is refused."""
 
@@ -61,19 +63,21 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
     calls: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []
 
-    def hook(name: str, layer: nn.Module) -> Callable[[nn.Module, Any, Tensor], None]:
-        def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def hook(name: str, layer: nn.Module) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        def watch(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any], output: Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
+            if output.is_inference():
+                return  # it has no version
             if isinstance(layer, _LINEAR):
                 kept.append(output)
                 made_by[_state(output)] = name
-            elif inputs and _state(inputs[0]) in made_by:
-                pairs.append((made_by[_state(inputs[0])], name))
+            elif (source := made_by.get(_state(first_input(inputs, named)))) is not None:
+                pairs.append((source, name))
 
         return watch
 
     handles = [
-        layer.register_forward_hook(hook(name, layer))
+        layer.register_forward_hook(hook(name, layer), with_kwargs=True)
         for name, layer in module.named_modules()
         if (isinstance(layer, _LINEAR) and _plain(layer))
         or (isinstance(layer, _NORMS) and layer.running_mean is not None)
@@ -88,7 +92,7 @@ def _watch(module: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[str, 
 
 
 def _state(value: Tensor) -> tuple[int, int]:
-    return id(value), value._version
+    return id(value), -1 if value.is_inference() else value._version
 
 
 def _fold_pair(module: nn.Module, linear_name: str, norm_name: str) -> None:

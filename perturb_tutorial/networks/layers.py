@@ -116,7 +116,8 @@ def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
 
 def example_image(network: Network) -> Tensor:
     """A gray image with a little noise, 1×3×H×W: a flat one would leave whole layers without a signal."""
-    noise = torch.rand(1, network.channels, *_sides(network), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, network.channels, *_sides(network), generator=generator, dtype=torch.float32)
     return (0.3 + 0.4 * noise).to(network.device)
 
 
@@ -167,7 +168,7 @@ def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, 
     outputs = _outputs(network, quadrant_images(known.sides, 0, network.channels)[:1], names)
     runs = {name: output.runs for name, output in outputs.items() if _layouts(output.form, known.sides)}
     responses = _responses(network, runs, known.sides, 0)
-    resolution = _DOUBTFUL * torch.finfo(_precision(network)).eps
+    resolution = _DOUBTFUL * torch.finfo(network.dtype).eps
     small = [name for name, seen in responses.items() if 0 < seen.share < resolution and seen.layout is None]
     responses.update(_in_double_precision(network, {name: runs[name] for name in small}, known.sides))
     for before, rounds in zip((1, *_ROUNDS), _ROUNDS, strict=False):
@@ -231,11 +232,6 @@ def _has_shape(size: tuple[int, int], sides: tuple[int, int]) -> bool:
     return min(h, w) >= 2 and abs(h * width - w * height) <= rounding * max(height, width)
 
 
-def _precision(network: Network) -> torch.dtype:
-    floats = (value.dtype for value in network.module.parameters() if value.is_floating_point())
-    return next(floats, torch.float32)
-
-
 def _in_double_precision(
     network: Network, runs: dict[str, int], sides: tuple[int, int]
 ) -> dict[str, Response]:
@@ -243,6 +239,7 @@ def _in_double_precision(
     try:
         exact = copy.copy(network)
         exact.module = copy.deepcopy(network.module).double() if runs else network.module
+        exact.dtype = torch.float64
         return _responses(exact, runs, sides, 0)
     except Exception:  # the module or the device may raise anything
         return {}
@@ -275,13 +272,14 @@ def _responses(
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()
         if len(shape) != 4 or shape[0] != 5 or not output.is_floating_point():
             return Response(shape, {}, 0.0)
-        # A block often returns the very tensor of its last layer.
-        if not latest or latest[0][0] is not output or latest[0][1] != output._version:
+        # A block often returns the very tensor of its last layer; an inference tensor has no version.
+        version = -len(responses) - 1 if output.is_inference() else output._version
+        if not latest or latest[0][0] is not output or latest[0][1] != version:
             changes, share = {}, 0.0
             for last in _layouts((1, *shape[1:]), sides):
                 change, share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
                 changes[last] = [change]
-            latest[:] = [(output, output._version, Response(shape, changes, share))]
+            latest[:] = [(output, version, Response(shape, changes, share))]
         _, _, seen = latest[0]
         return seen._replace(changes={last: list(rounds) for last, rounds in seen.changes.items()})
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import (
     MODULE_EXPECTED,
     NotLogitsError,
@@ -23,33 +24,20 @@ from perturb_tutorial.networks.checks import (
     example_logits,
     other_images,
 )
-from perturb_tutorial.networks.class_table import ClassTable
+from perturb_tutorial.networks.class_table import ClassTable, class_labels
+from perturb_tutorial.networks.devices import pick_device
 from perturb_tutorial.networks.folding import fold_batchnorm
+from perturb_tutorial.networks.formats import in_own_format
 from perturb_tutorial.objectives import target_score
 from perturb_tutorial.settings import Size, check_size, sides
-
-
-def pick_device(device: str | torch.device | None = "auto") -> torch.device:
-    """The device by its name; "auto" is cuda, else mps, else cpu. ``ValueError`` for one that torch cannot use here."""
-    if device is None or device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()
-    except Exception as error:  # a missing backend may raise anything
-        raise ValueError(
-            f"device: {device!r} cannot be used here; expected auto, cpu, cuda or mps"
-        ) from error
-    return chosen
 
 
 class Network:
     """A classifier of N×C×H×W pixels in [0, 1], frozen: a copy of ``module`` in evaluation mode, without gradients.
 
     The attribute ``module`` is that copy: layer names and comparison methods refer to it. Scores and masks use a second
-    copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4.
+    copy whose BatchNorms are folded into the convolutions; its logits agree to 1e-4. Weights in half precision become
+    float32 in these copies (module ``networks.formats``); ``dtype`` is the format of the module's input.
 
     Args:
         module: returns N×K logits (or an object with ``.logits``). It is copied, never changed. A module that returns
@@ -100,24 +88,28 @@ class Network:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._normalization: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.module = _copied(module).to(self.device)
-        example, others = self.example_inputs()
         self._read: Callable[[Any], Tensor] = as_logits
         self._not_logits: str | None = None
         self._labels: ClassTable | None = None
-        self._folded: nn.Module = LogitsOnly(self.module)
+        with torch.autocast(self.device.type, enabled=False), without_checkpoints():
+            self.module, self.dtype = in_own_format(self.module, self._example())
+            self._folded = self._checked_and_folded(categories).requires_grad_(False)
+        self._channels_last = channels_last
+        self._lay_out()
+
+    def _checked_and_folded(self, categories: Sequence[str] | ClassTable | None) -> nn.Module:
+        """The copy behind scores and masks, after all checks; of a module without logits it is the module itself."""
+        example, others = self.example_inputs()
         try:
             logits = example_logits(self.module, example)
         except NotLogitsError as error:
             if categories is not None:
                 raise
             self._not_logits = f"{error}; score=FUNCTION explains another output"
-        else:
-            self._labels = _labels(categories, logits.shape[1])
-            check_function_of_the_image(self.module, example, others, logits)
-            self._folded = self._fold(example)
-        self._folded.requires_grad_(False)
-        self._channels_last = channels_last
-        self._lay_out()
+            return LogitsOnly(self.module)
+        self._labels = class_labels(categories, logits.shape[1])
+        check_function_of_the_image(self.module, example, others, logits)
+        return self._fold(example)
 
     def _fold(self, example: Tensor) -> nn.Module:
         """The folded copy, compared on the CPU: a GPU's rounding (TF32) may exceed the tolerance of the comparison."""
@@ -196,7 +188,7 @@ class Network:
     @property
     def mean_color(self) -> Tensor:
         """The C values in [0, 1] that the normalization maps to 0."""
-        return torch.tensor(self.mean)
+        return torch.tensor(self.mean, dtype=torch.float32)
 
     def normalize(self, images: Tensor) -> Tensor:
         """The input of ``module``: (x − mean) / std for pixels N×C×H×W."""
@@ -215,27 +207,36 @@ class Network:
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
         """Normalized inputs for checks: an image 1×C×H×W, gray with noise, and two others, 2×C×H×W."""
-        shape = (1, self.channels, *self.input_shape)
-        example = self.normalize(torch.full(shape, 0.5, device=self.device))
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        others = other_images(self.channels, self.input_shape)
-        return example + 0.1 * noise.to(example), self.normalize(others.to(example))
+        others = self.normalize(other_images(self.channels, self.input_shape).to(self.device))
+        return self._example().to(self.dtype), others.to(self.dtype)
 
-    def _inputs(self, images: Tensor, module: nn.Module) -> Tensor:
-        """Normalized pixels on the network's device, of the precision of ``module``'s weights."""
-        weight = next(module.parameters(), images)
-        return self.normalize(images.to(self.device, weight.dtype))
+    def _example(self) -> Tensor:
+        shape = (1, self.channels, *self.input_shape)
+        gray = torch.full(shape, 0.5, dtype=torch.float32, device=self.device)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        return self.normalize(gray) + 0.1 * noise.to(self.device)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Normalized pixels on the network's device, in the format of its input."""
+        exact = torch.promote_types(self.dtype, torch.float32)
+        return self.normalize(images.to(self.device, exact)).to(self.dtype)
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
-        """Logits N×K of normalized inputs by the folded copy; differentiable in the inputs."""
+        """Logits N×K of normalized inputs by the folded copy, differentiable in them; a caller's autocast holds."""
         self._check_usable()
+        inputs = inputs.to(self.dtype)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self._folded(inputs))
+        with without_checkpoints():
+            return cast(Tensor, self._folded(inputs))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits N×K of pixels N×C×H×W in [0, 1], on the network's device; differentiable in the pixels."""
-        return self.normalized_logits(self._inputs(images, self._folded))
+        """Logits N×K of pixels N×C×H×W in [0, 1], on the network's device; differentiable in the pixels.
+
+        They are computed in the module's own number format, whatever autocast the caller has switched on.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return self.normalized_logits(self._inputs(images))
 
     def unfolded_logits(self, images: Tensor) -> Tensor:
         """The same logits by ``module`` itself, whose named layers run in this pass; differentiable in the pixels."""
@@ -245,7 +246,8 @@ class Network:
     def output(self, images: Tensor) -> Any:
         """What ``module`` itself returns for pixels N×C×H×W, on the network's device."""
         check_not_forked()
-        return self.module(self._inputs(images, self.module))
+        with torch.autocast(self.device.type, enabled=False), without_checkpoints():
+            return self.module(self._inputs(images))
 
     def _check_usable(self) -> None:
         check_not_forked()
@@ -297,25 +299,6 @@ class Network:
         return check_pixels(images, self.channels, self.input_shape)
 
 
-def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]:
-    """The ``k`` classes of the highest scores for each of N images, best first: targets for :func:`learn_masks`."""
-    network.check_images(images)
-    if not 1 <= k <= network.class_count:
-        raise ValueError(f"k: expected 1 to {network.class_count} classes, got {k}")
-    with torch.inference_mode():
-        rows = [network.logits(part).topk(k, 1).indices for part in images.split(16)]
-    return cast("list[list[int]]", torch.cat(rows).tolist()) if rows else []
-
-
-def best_targets(network: Network, images: Tensor, count: int) -> list[list[int]]:
-    """The ``count`` best classes of each of N images, whose scores are summed (eq. 2), best first.
-
-    For a network with no more classes than that, all but the worst: the scores of all classes sum to 1 on any image,
-    so no mask would change the sum.
-    """
-    return top_classes(network, images, min(count, network.class_count - 1))
-
-
 class LogitsOnly(nn.Module):
     """The module with nothing but its logits as output; ``read`` finds them there."""
 
@@ -334,16 +317,3 @@ def _copied(module: nn.Module) -> nn.Module:
         raise ValueError(
             f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"
         ) from error
-
-
-def _labels(categories: Sequence[str] | ClassTable | None, count: int) -> ClassTable:
-    if categories is None:
-        return ClassTable([(f"class {index}",) for index in range(count)])
-    table = (
-        categories
-        if isinstance(categories, ClassTable)
-        else ClassTable([(str(name),) for name in categories])
-    )
-    if len(table) != count:
-        raise ValueError(f"categories: expected {count} names, one for each logit, got {len(table)}")
-    return table

@@ -36,7 +36,8 @@ _SIGNS = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1,
 
 def quadrant_images(sides: tuple[int, int], round_: int, channels: int = 3) -> Tensor:
     """x and the four x_q, 5×C×H×W; each round has other noise."""
-    noise = torch.rand(5, channels, *sides, generator=torch.Generator().manual_seed(round_))
+    generator = torch.Generator().manual_seed(round_)
+    noise = torch.rand(5, channels, *sides, generator=generator, dtype=torch.float32)
     images = noise[:1].repeat(5, 1, 1, 1)
     for number, (rows, columns) in enumerate(_quadrants(*sides), start=1):
         images[number, :, rows, columns] = noise[number, :, rows, columns]

@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import check_function_of_the_image
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.network import LogitsOnly, Network
@@ -44,7 +45,7 @@ class ScoredNetwork(Network):
         Raises:
             ValueError: where a relative score is to be divided by 0 or by no finite number.
         """
-        weights = torch.zeros(len(images), 2, device=self.device)
+        weights = torch.zeros(len(images), 2, dtype=torch.float32, device=self.device)
         weights[:, 0] = 1.0
         if not self.relative:
             return weights
@@ -104,10 +105,11 @@ class _Reader:
 
 def _check(network: ScoredNetwork, module: nn.Module) -> None:
     example, others = network.example_inputs()
-    with torch.inference_mode():
-        alone = _values(module, example)
-        _values(module, others)
-    check_function_of_the_image(module, example, others, alone, what="scores")
+    with torch.autocast(network.device.type, enabled=False), without_checkpoints():
+        with torch.inference_mode():
+            alone = _values(module, example)
+            _values(module, others)
+        check_function_of_the_image(module, example, others, alone, what="scores")
 
 
 def _values(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ class Swish(torch.autograd.Function):
     ("operation", "named"),
     [
         (torch.sigmoid, "Sigmoid"),
-        (lambda x: x * x, "Mul"),
-        (lambda x: x - 2 * x, "Sub"),
+        (lambda x: x * x, "mul"),
+        (lambda x: x - 2 * x, "sub"),
         (functional.gelu, "GELU"),
         (lambda x: functional.hardtanh(x, -1, 1), "Hardtanh"),
         (nn.Threshold(0.0, 0.0), "Threshold"),

@@ -8,8 +8,9 @@ import pytest
 import torch
 from small import EXCITATION, Tokens, network_of, smooth_images
 from torch import nn
+from torch.distributed._composable import checkpoint as composable_checkpoint
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointFunction
 
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
@@ -17,8 +18,9 @@ from perturb_tutorial.baselines.leaf_pass import running_eagerly
 from perturb_tutorial.networks.layers import layer_map
 
 
-def checkpointed(x):
-    return checkpoint(functional.relu, x, use_reentrant=False)
+def under_hooks_on_saved_tensors(x):
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
+        return functional.relu(x)
 
 
 class OwnReLU(torch.autograd.Function):
@@ -69,11 +71,11 @@ HIDDEN = {
     "in place": (own_in_place_on_a_view, "in-place operation on a view"),
     "compiled": (
         compiled_without_dynamo,
-        "'CompiledFunction', compiled code .*; pass the module before it is",
+        "'torch.compile', compiled code .*; pass the module before it is",
     ),
     "re-entrant": (
-        lambda x: checkpoint(functional.relu, x, use_reentrant=True),
-        "'CheckpointFunction', whose operations cannot be read; turn checkpointing off",
+        lambda x: CheckpointFunction.apply(functional.relu, True, x),
+        "'torch.utils.checkpoint', whose operations cannot be read; turn checkpointing off",
     ),
 }
 
@@ -93,9 +95,9 @@ def test_excitation_backprop_refuses_what_its_rules_do_not_see(method):
         return getattr(baselines, method)(network_of(activate), smooth_images(1, 16), 2, layer="first")
 
     with pytest.raises(
-        ValueError, match=rf"^{method}: .* under torch.utils.checkpoint, .*; turn checkpointing off"
+        ValueError, match=rf"^{method}: .* or other hooks on saved tensors, .*; turn checkpointing off"
     ):
-        run(checkpointed)
+        run(under_hooks_on_saved_tensors)
     with pytest.raises(
         ValueError, match=rf"^{method}: no rule for the operation 'ReLU' in a scripted or parallel"
     ):
@@ -156,25 +158,21 @@ def test_passes_in_several_threads_give_the_compiler_back_once():
     assert compiled == [threading.get_ident()]
 
 
-class Checkpointed(Tokens):
-    """All of it under a checkpoint."""
-
-    def forward(self, x):
-        return checkpoint(super().forward, x, use_reentrant=False)
-
-
-def test_checkpoints_leave_the_gradient_right_or_are_refused():
+def test_checkpoints_of_another_kind_leave_the_gradient_right_or_are_refused():
+    """``checkpoint`` itself is met in ``networks/test_checkpoints.py``."""
     images = smooth_images(1, 16)
     expected = baselines.gradient(network_of(nn.ReLU()), images, 2)
-    assert torch.equal(baselines.gradient(network_of(checkpointed), images, 2), expected)
     own = baselines.gradient(network_of(OwnReLU.apply), images, 2)
     torch.testing.assert_close(own, expected, rtol=1e-6, atol=0)
-    network = network_of(lambda x: checkpoint(functional.relu, x, use_reentrant=True))
+    network = network_of(lambda x: CheckpointFunction.apply(functional.relu, True, x))
     with pytest.raises(ValueError, match=r"^module: .* use_reentrant=True .*; turn checkpointing off"):
         baselines.gradient(network, images, 2)
-    network = pt.Network(Checkpointed(nn.ReLU()), input_size=16, device="cpu")
+    whole = composable_checkpoint(Tokens(nn.ReLU()))
+    assert torch.equal(
+        baselines.gradient(pt.Network(whole, input_size=16, device="cpu"), images, 2), expected
+    )
     with pytest.raises(ValueError, match=r"^layer: it is read inside a part under torch.utils.checkpoint"):
-        baselines.gradient(network, images, 2, layer="first")
+        baselines.gradient(pt.Network(whole, input_size=16, device="cpu"), images, 2, layer="first")
 
 
 class Stopped(nn.Module):
