@@ -369,13 +369,14 @@ def test_the_middle_of_a_rectangles_shape_is_cut_out(photograph, tmp_path, shape
 def test_transparency_and_16_bits_in_one_and_four_channels(tmp_path):
     # The right half is red and cannot be seen, the left half is blue and can.
     image = Image.new("RGBA", (80, 48), (255, 0, 0, 0))
-    image.paste((0, 0, 255, 255), (0, 0, 38, 48))
+    image.paste((0, 0, 255, 255), (0, 0, 37, 48))
     image.save(tmp_path / "half.png")
     four = pt.load_images(tmp_path / "half.png", SHAPE, channels=4)[0]
     assert (four[:, :, 0] == torch.tensor([0.0, 0, 1, 1])[:, None]).all()
     assert (four[3, :, -1] == 0).all()
-    # No red from behind the edge, at column 18 of 40.
+    # Column 18 of 40 holds one column of each half: half as opaque, and nothing of its red, which nobody can see.
     assert (four[0, :, :19] == 0).all()
+    torch.testing.assert_close(four[3, :, 18], torch.full((24,), 0.5), atol=1.01 / 255, rtol=0)
     gray = pt.load_images(tmp_path / "half.png", SHAPE, channels=1)[0, 0]
     assert (gray[:, -1] == 1).all(), "over white"
     values = np.full((48, 80), 12_345, np.uint16)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_inputs import tiny_module
 
 import perturb_tutorial as pt
 from perturb_tutorial.study import gallery as module
@@ -148,6 +149,16 @@ def test_a_photograph_without_a_prediction_and_a_sheet_without_masks(tiny, folde
     tile = sheet[module._LABEL : module._LABEL + module._TILE - 4, : module._TILE - 4]
     mean = (bare.pictures[0].float() / 255).mean((1, 2))
     np.testing.assert_allclose(tile.mean((0, 1)), mean, atol=0.02)
+
+
+def test_gray_rectangles_keep_their_shape_on_the_sheet(folder):
+    network = pt.Network(tiny_module(channels=1), mean=(0.5,), std=(0.25,), input_size=(20, 40), device="cpu")
+    result = learn_gallery(network, image_files(folder)[:1], 0, ["default"], changes=QUICK)
+    assert result.pictures.shape == (1, 1, 20, 40)
+    sheet = contact_sheet(replace(result, masks={})).axes[0].images[0].get_array()
+    drawn = (np.asarray(sheet) < 1).any(2).nonzero()
+    height, width = (int(np.ptp(axis)) + 1 for axis in drawn)
+    assert abs(width - 2 * height) <= 2, "white above and below"
 
 
 def test_only_bad_files_leave_lines(tiny, folder):
