@@ -127,7 +127,9 @@ def disc_scores(
         searched = _Images(images, perturbed, weights, score(images, weights), score(perturbed, weights))
         every = torch.arange(len(images))
         rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]
-    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids), dtype=torch.float32), torch.tensor(DISC_RADII)
+    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids), dtype=torch.float32), torch.tensor(
+        DISC_RADII
+    )
 
 
 def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:

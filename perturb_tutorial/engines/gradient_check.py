@@ -70,7 +70,9 @@ def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: 
     fault = ""
     for seed in range(IMAGES):
         mask, image, background = _example(network, settings, seed)
-        probabilities = reference(mask, image, background, torch.zeros(1, network.class_count, dtype=torch.float32))[2]
+        probabilities = reference(
+            mask, image, background, torch.zeros(1, network.class_count, dtype=torch.float32)
+        )[2]
         # The second-best class: its score is at most 1/2, and the gradient of a score near 1 is a small difference
         # of large numbers. Its weight makes 1 of that score, for the smallest numbers would be flushed to 0.
         score, second = (values[0, 1] for values in probabilities.topk(2))

@@ -1,7 +1,7 @@
 """The number format that a module computes in, and that of its input.
 
-Weights in float16 or bfloat16 are converted to float32, which holds each of them exactly. A gradient in float16 would be
-0 below 6e-8, where those of a score by the pixels usually lie, and on a CPU half precision is slow or missing. Passes in
+Weights in float16 or bfloat16 are converted to float32, which holds each of them exactly. A gradient in float16 would
+be 0 below 6e-8, where those of a score by the pixels may lie, and on a CPU half precision is slow or missing. Passes in
 bfloat16 are a choice of ``learn_masks(precision=…)``. float64 stays float64.
 
 A module that asks for half precision in its own forward pass cannot be converted. With bfloat16, whose range is that of
@@ -27,7 +27,7 @@ def in_own_format(module: nn.Module, example: Tensor) -> tuple[nn.Module, torch.
     """``module``, converted to float32 where its weights are in half precision, and the format of its input.
 
     Args:
-        module: in evaluation mode; it may be changed in place.
+        module: in evaluation mode; it stays as it is.
         example: an input, in any format.
 
     Raises:
@@ -54,8 +54,8 @@ def in_own_format(module: nn.Module, example: Tensor) -> tuple[nn.Module, torch.
             "pass take its format from its weights"
         ) from error
     warnings.warn(
-        f"module: its forward pass does not run in float32 {reason}, so scores are rounded to bfloat16, 0.4 %, and small "
-        "differences between them are noise; let the forward pass take its format from its weights",
+        f"module: its forward pass does not run in float32 {reason}, so scores are rounded to bfloat16, 0.4 %, and "
+        "small differences between them are noise; let the forward pass take its format from its weights",
         stacklevel=4,
     )
     return module, own
@@ -77,9 +77,9 @@ def _input_format(module: nn.Module, example: Tensor) -> tuple[torch.dtype, Exce
     layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
     weights = [getattr(layer, "weight", None) for layer in layers]
     values = [*weights, *module.parameters(), *module.buffers()]
-    floats = [
-        value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()
-    ] or [torch.float32]
+    floats = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()] or [
+        torch.float32
+    ]
     errors: list[Exception] = []
     for format_ in dict.fromkeys([*floats, torch.float32]):
         try:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import (
     MODULE_EXPECTED,
     as_logits,
@@ -22,7 +23,6 @@ from perturb_tutorial.networks.checks import (
     example_logits,
     other_images,
 )
-from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.class_table import ClassTable
 from perturb_tutorial.networks.folding import fold_batchnorm
 from perturb_tutorial.networks.formats import in_own_format
@@ -188,7 +188,7 @@ class Network:
         return self.normalize(images.to(self.device, exact)).to(self.dtype)
 
     def normalized_logits(self, inputs: Tensor) -> Tensor:
-        """Logits N×K of normalized inputs by the folded copy, under a caller's autocast; differentiable in the inputs."""
+        """Logits N×K of normalized inputs by the folded copy, also under autocast; differentiable in the inputs."""
         check_not_forked()
         inputs = inputs.to(self.dtype)
         if self.channels_last:
