@@ -265,7 +265,9 @@ _RULES = _table(
 _RUN_UNSEEN = {"Convolution", "Relu", "AvgPool2D"}
 """Operations with rules. They appear as torch's own nodes only where the call could not be intercepted."""
 
-_CHECKPOINT = "part of the module is under a checkpoint or other hooks on saved tensors, whose second run the rules would not see"
+_CHECKPOINT = (
+    "part of the module is under hooks on saved tensors, as of a checkpoint, whose second run no rule sees"
+)
 
 
 @contextmanager

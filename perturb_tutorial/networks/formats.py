@@ -1,8 +1,8 @@
 """The number format that a module computes in, and that of its input.
 
 Weights in float16 or bfloat16 are converted to float32, which holds each of them exactly. A gradient in float16 would
-be 0 below 6e-8, where those of a score by the pixels usually lie, and on a CPU half precision is slow or missing.
-Passes in bfloat16 are a choice of ``learn_masks(precision=…)``. float64 stays float64.
+be 0 below 6e-8, where those of a score by the pixels may lie, and on a CPU half precision is slow or missing. Passes in
+bfloat16 are a choice of ``learn_masks(precision=…)``. float64 stays float64.
 
 A module that asks for half precision in its own forward pass cannot be converted. With bfloat16, whose range is that of
 float32, it runs as it is, with a warning; with float16 it is refused.
@@ -27,7 +27,7 @@ def in_own_format(module: nn.Module, example: Tensor) -> tuple[nn.Module, torch.
     """``module``, converted to float32 where its weights are in half precision, and the format of its input.
 
     Args:
-        module: in evaluation mode; it may be changed in place.
+        module: in evaluation mode; it stays as it is.
         example: an input, in any format.
 
     Raises:

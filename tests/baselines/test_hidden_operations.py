@@ -95,13 +95,42 @@ def test_excitation_backprop_refuses_what_its_rules_do_not_see(method):
         return getattr(baselines, method)(network_of(activate), smooth_images(1, 16), 2, layer="first")
 
     with pytest.raises(
-        ValueError, match=rf"^{method}: .* or other hooks on saved tensors, .*; turn checkpointing off"
+        ValueError, match=rf"^{method}: .* under hooks on saved tensors, .*; turn checkpointing off"
     ):
         run(under_hooks_on_saved_tensors)
     with pytest.raises(
         ValueError, match=rf"^{method}: no rule for the operation 'ReLU' in a scripted or parallel"
     ):
         run(torch.jit.script(nn.ReLU()))
+
+
+class Flat(nn.Module):
+    """A norm over all values of an image."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x.flatten(1)).view(x.shape)
+
+
+NAMED = {
+    nn.GELU(): "'GELU' in layer 'activate' between",
+    nn.SELU(): r"'ELU' in layer 'activate' \(SELU\) between",
+    nn.Softmax(-1): "'Softmax' in layer 'activate' between",
+    nn.InstanceNorm2d(8): r"'BatchNorm or InstanceNorm' in layer 'activate' \(InstanceNorm2d\) between",
+    Flat(nn.RMSNorm(8 * 16 * 16)): r"'\w+' in layer 'activate.norm' \(RMSNorm\) between",
+    torch.sqrt: "'sqrt' between",
+}
+
+
+@pytest.mark.parametrize("method", EXCITATION)
+def test_an_operation_is_named_as_users_know_it_and_with_its_layer(method):
+    for activate, phrase in NAMED.items():
+        network = network_of(activate)
+        with pytest.raises(ValueError, match=rf"^{method}: no rule for the operation {phrase}"):
+            getattr(baselines, method)(network, smooth_images(1, 16), 2, layer="first")
 
 
 @pytest.mark.parametrize("method", ["gradient", "guided_backprop", *EXCITATION])

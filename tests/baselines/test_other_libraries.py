@@ -125,6 +125,7 @@ def in_float64(network):
     network = copy.deepcopy(network)
     network.module.double()
     network.folded.double()
+    network.dtype = torch.float64
     return network
 
 
