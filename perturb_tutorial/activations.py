@@ -218,7 +218,7 @@ def _place(network: Network, layer: str, reshape: Reshape | None = None) -> _Pla
     if not outputs:
         raise ValueError(f"layer: {name!r} is not run in the forward pass; name another")
     height, width = check_selects(reshape, outputs[-1]).shape[2:]
-    if not responds(network, name, len(outputs), lambda output: output - selected(reshape, output)):
+    if not responds(network, name, len(outputs), lambda output: selected(reshape, output)):
         raise ValueError(no_influence(network, name))
     return _Place(name, len(outputs), (height, width), reshape, _same_when_folded(network, name))
 

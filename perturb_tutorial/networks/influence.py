@@ -39,11 +39,10 @@ def check_influence(network: Network, layer: str, form: LayerMap) -> None:
     if layer in _reached(network):
         return
 
-    def other(output: Tensor) -> Tensor:
-        noise = _noise(form.channels_first(output))
-        return form.as_output(noise, output)
+    def at_positions(output: Tensor) -> Tensor:
+        return form.as_output(torch.ones_like(form.channels_first(output)), torch.zeros_like(output))
 
-    if not responds(network, layer, form.runs, other):
+    if not responds(network, layer, form.runs, at_positions):
         raise ValueError(no_influence(network, layer))
 
 
@@ -58,8 +57,17 @@ def no_influence(network: Network, layer: str) -> str:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def responds(network: Network, layer: str, runs: int, change: Callable[[Tensor], Tensor]) -> bool:
-    """Whether ``change`` of the output of the layer's last run changes the logits of the example."""
+def responds(network: Network, layer: str, runs: int, where: Callable[[Tensor], Tensor]) -> bool:
+    """Whether noise in the output of the layer's last run changes the logits of the example.
+
+    ``where``: of an output, 1 where the noise is added and 0 elsewhere. The noise differs from element to element, as
+    normalization undoes a shift of all of them.
+    """
+
+    def change(output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+        return output + noise * output.abs().max().clamp(min=1) * where(output)
+
     image = example_image(network)
     with torch.autocast(network.device.type, enabled=False):
         before = network.unfolded_logits(image)
@@ -67,12 +75,6 @@ def responds(network: Network, layer: str, runs: int, change: Callable[[Tensor],
             after = network.unfolded_logits(image)
     moved = (after - before).abs().max()
     return not moved <= _ROUNDING * torch.finfo(before.dtype).eps * before.abs().max()  # NaN is a change
-
-
-def _noise(values: Tensor) -> Tensor:
-    """Noise of the size of ``values``, the same each time."""
-    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
-    return noise * values.abs().max().clamp(min=1)
 
 
 def _in_attention(network: Network, name: str) -> bool:
