@@ -37,8 +37,9 @@ from perturb_tutorial.initialization import (
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
+from perturb_tutorial.networks.forms import LayerMap
 from perturb_tutorial.networks.influence import check_influence, no_influence, responds
-from perturb_tutorial.networks.layers import LayerMap, layer_map
+from perturb_tutorial.networks.layers import layer_map
 from perturb_tutorial.networks.mask_layers import (
     PAPER_LAYERS,
     example_image,

@@ -10,6 +10,7 @@ from torch import nn
 import perturb_tutorial as pt
 from perturb_tutorial.activations import layer_settings, learn_activation_masks
 from perturb_tutorial.networks import reshape as reshapes
+from perturb_tutorial.networks.layers import example_image
 
 SETTINGS = pt.MaskSettings(iterations=8, learning_rate=0.02)
 
@@ -145,7 +146,9 @@ class Dead(nn.Module):
 
 
 def test_a_map_without_a_gradient_on_the_example_can_be_masked(noise_images):
-    masks = learn_activation_masks(network_of(Dead()), noise_images, 1, "stem", pt.MaskSettings(iterations=1))
+    network = network_of(Dead())
+    assert not network.module.relu(network.module.stem(example_image(network))).any()
+    masks = learn_activation_masks(network, noise_images, 1, "stem", pt.MaskSettings(iterations=1))
     assert masks.grid.shape == (3, 1, 8, 8)
 
 

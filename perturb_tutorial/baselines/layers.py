@@ -12,8 +12,9 @@ import warnings
 from typing import Literal, NamedTuple
 
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.forms import LayerMap
 from perturb_tutorial.networks.influence import read_maps
-from perturb_tutorial.networks.layers import LayerMap, later_tokens, layer_map, layer_maps
+from perturb_tutorial.networks.layers import later_tokens, layer_map, layer_maps
 
 Role = Literal["excitation_backprop", "grad_cam"]
 

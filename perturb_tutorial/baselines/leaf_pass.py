@@ -26,8 +26,9 @@ from torch.utils.checkpoint import CheckpointError
 
 from perturb_tutorial.baselines.graphs import graph_nodes
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.forms import LayerMap
 from perturb_tutorial.networks.influence import check_influence
-from perturb_tutorial.networks.layers import LayerMap, layer_map
+from perturb_tutorial.networks.layers import layer_map
 from perturb_tutorial.networks.outputs import replacing
 
 

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
-from perturb_tutorial.networks.layers import LayerMap, example_image, known, layer_maps
+from perturb_tutorial.networks.forms import LayerMap
+from perturb_tutorial.networks.layers import example_image, known, layer_maps
 from perturb_tutorial.networks.network import Network
 from perturb_tutorial.networks.outputs import replacing
 

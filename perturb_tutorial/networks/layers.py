@@ -306,4 +306,4 @@ def _pass(network: Network, images: Tensor, names: Collection[str], note: Callab
             handle.remove()
 
 
-__all__ = ["LayerMap", "example_image", "known", "later_tokens", "layer_map", "layer_maps"]
+__all__ = ["example_image", "later_tokens", "layer_map", "layer_maps"]

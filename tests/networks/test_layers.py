@@ -15,8 +15,8 @@ from torch.nn.utils import parametrizations
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.activations import learn_activation_masks
-from perturb_tutorial.networks.forms import has_shape
-from perturb_tutorial.networks.layers import LayerMap, layer_map, layer_maps
+from perturb_tutorial.networks.forms import LayerMap, has_shape
+from perturb_tutorial.networks.layers import layer_map, layer_maps
 from perturb_tutorial.networks.mask_layers import spatial_sizes, stage_layers
 
 
