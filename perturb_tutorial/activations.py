@@ -1,7 +1,8 @@
 """Masks on a layer's output (§6.4): which places of a layer carry the evidence?
 
-A layer gives activations a of C×h×w (or h×w×C) for an image. The mask m ∈ [0, 1]^(h×w) lies on them, shared by the
-channels, and nothing is upsampled, softened or jittered; the perturbation is the constant 0:
+A layer gives activations a of C×h×w for an image (or h×w×C, or a token for each of the h×w positions, beside which
+others, such as a class token, stay as they are). The mask m ∈ [0, 1]^(h×w) lies on them, shared by the channels, and
+nothing is upsampled, softened or jittered; the perturbation is the constant 0:
 
     deletion      min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + Σ_{c∈C} f_c(a · m)
     preservation  min λ₁ ‖m‖₁     + λ₂ TV_β(m) − Σ_{c∈C} f_c(a · m)
@@ -18,8 +19,7 @@ the paper does not say which start it took. The weights λ₁ and λ₂ are the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -37,8 +37,9 @@ from perturb_tutorial.initialization import (
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
-from perturb_tutorial.networks.hooks import of_this_thread
-from perturb_tutorial.networks.layers import LayerMap, layer_map
+from perturb_tutorial.networks.forms import LayerMap
+from perturb_tutorial.networks.influence import check_influence, no_influence, responds
+from perturb_tutorial.networks.layers import layer_map
 from perturb_tutorial.networks.mask_layers import (
     PAPER_LAYERS,
     example_image,
@@ -47,6 +48,8 @@ from perturb_tutorial.networks.mask_layers import (
     spatial_sizes,
     stage_layers,
 )
+from perturb_tutorial.networks.outputs import replacing
+from perturb_tutorial.networks.reshape import Reshape, check_selects, factor, selected
 from perturb_tutorial.networks.scored import Score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on, score_to_learn
 from perturb_tutorial.results import Masks
@@ -82,6 +85,7 @@ def learn_activation_masks(
     layer: str,
     settings: MaskSettings | None = None,
     *,
+    reshape: Reshape | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
@@ -93,13 +97,15 @@ def learn_activation_masks(
 
     ``images``, ``targets``, ``seed``, ``device``, ``batch_size``, ``progress``, ``score`` and ``relative_score`` as in
     :func:`learn_masks`.
-    ``layer``: a name out of ``network.layers`` whose output is a map of the image, N×C×h×w or N×h×w×C with
-    h, w ≥ 2, or the paper's name (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times,
+    ``layer``: a name out of ``network.layers`` whose output is a map of the image, N×C×h×w, N×h×w×C or tokens N×T×C
+    with h, w ≥ 2, or the paper's name (``pool1`` and so on) in AlexNet and VGG-16; of a layer that runs several times,
     its last run.
+    ``reshape``: from the output of ``layer``, which need not be a map then, to N×C×h×w, by selecting elements; the mask
+    lies on these (module ``networks.reshape``).
     ``settings``: None is :func:`layer_settings`. Of others, game, iterations, learning rate, λ₁, λ₂, β and
     start are used; grid, softening, jitter and perturbation are always those of this module, as
-    ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image and for
-    arguments of the wrong form.
+    ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image, for one that does
+    not influence the logits, and for arguments of the wrong form.
     """
     network.check_images(images)
     if len(images) == 0:
@@ -109,7 +115,7 @@ def learn_activation_masks(
     seed = check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
     network, weights_of = score_to_learn(network, images, targets, score, relative_score)
-    place = _place(network, layer)
+    place = _place(network, layer, reshape)
     used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)
 
     def learn(start: int, stop: int, report: Report) -> Masks:
@@ -176,42 +182,50 @@ class _LayerCanvas:
         return self._score(self.images, grid, self.weights)
 
 
-def _outputs(network: Network, layer: str, *, folded: bool) -> list[Any]:
+def _outputs(network: Network, layer: str, *, folded: bool) -> list[Tensor]:
     """What ``layer`` gives on the example, one item a run of it."""
-    outputs: list[Any] = []
+    outputs: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        outputs.append(output.detach().clone())  # the next layer may work in place
+        return output
+
     module = network.folded if folded else network.module
-
-    @of_this_thread
-    def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-        # A copy, for the next layer may work in place.
-        outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
-
-    handle = module.get_submodule(layer).register_forward_hook(hook)
-    try:
-        with torch.no_grad():
-            (network.logits if folded else network.unfolded_logits)(example_image(network))
-    finally:
-        handle.remove()
+    with torch.no_grad(), replacing(module, layer, keep):
+        (network.logits if folded else network.unfolded_logits)(example_image(network))
     return outputs
 
 
 class _Place(NamedTuple):
-    """Where a mask lies: the layer, the form of its output, and whether the folded copy will do."""
+    """Where a mask lies: the layer, how often it runs, the h×w of its map, the map's form or the user's way to it, and
+    whether the folded copy will do.
+    """
 
     layer: str
-    form: LayerMap
+    runs: int
+    size: tuple[int, int]
+    way: LayerMap | Reshape
     folded: bool
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w)."""
-        return self.form.size
+    def factor(self, mask: Tensor, output: Tensor) -> Tensor:
+        """What the layer's output is multiplied with, for a mask N×1×h×w or 1×1×h×w."""
+        return self.way.as_output(mask) if isinstance(self.way, LayerMap) else factor(self.way, output, mask)
 
 
-def _place(network: Network, layer: str) -> _Place:
-    """``layer`` after a look at what it gives; ``ValueError`` where that is no map of the image."""
+def _place(network: Network, layer: str, reshape: Reshape | None = None) -> _Place:
+    """``layer`` after a look at what it gives; ``ValueError`` where that is no map that influences the logits."""
     name = resolve_layer(network, layer)
-    return _Place(name, layer_map(network, name), _same_when_folded(network, name))
+    if reshape is None:
+        form = layer_map(network, name)
+        check_influence(network, name, form)
+        return _Place(name, form.runs, form.size, form, _same_when_folded(network, name))
+    outputs = _outputs(network, name, folded=False)
+    if not outputs:
+        raise ValueError(f"layer: {name!r} is not run in the forward pass; name another")
+    height, width = check_selects(reshape, outputs[-1]).shape[2:]
+    if not responds(network, name, len(outputs), lambda output: selected(reshape, output)):
+        raise ValueError(no_influence(network, name))
+    return _Place(name, len(outputs), (height, width), reshape, _same_when_folded(network, name))
 
 
 def _module(network: Network, place: _Place) -> nn.Module:
@@ -235,24 +249,13 @@ def _same_when_folded(network: Network, layer: str) -> bool:
     return bool(difference <= FOLDED_TOLERANCE * outputs[-1].abs().max().clamp(min=1))
 
 
-@contextmanager
-def _masked(network: Network, place: _Place, mask: Tensor) -> Iterator[None]:
+def _masked(network: Network, place: _Place, mask: Tensor) -> AbstractContextManager[None]:
     """For one pass, the last run of the layer gives its output times ``mask`` (N×1×h×w or 1×1×h×w)."""
-    module = _module(network, place)
-    mask = place.form.as_output(mask)
-    done = 0
 
-    @of_this_thread
-    def hook(_: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        nonlocal done
-        done += 1
-        return (output * mask).to(output.dtype) if done == place.form.runs else None
+    def masked(output: Tensor) -> Tensor:
+        return (output * place.factor(mask, output)).to(output.dtype)
 
-    handle = module.get_submodule(place.layer).register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return replacing(_module(network, place), place.layer, masked, place.runs)
 
 
 __all__ = [

@@ -2,8 +2,8 @@
 
     S(u) = max(0, Σ_k α_k A_k(u)),   α_k = mean over u of dz_C / dA_k(u)
 
-A is the layer's output, C×h×w (or h×w×C, in a network that keeps its channels last), z_C the mean logit of the
-target classes.
+A is the layer's output as C×h×w, z_C the mean logit of the target classes. In a network that keeps its channels last,
+or tokens, A is what belongs to the h×w positions: a class token is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perturb_tutorial.baselines.batches import Progress, maps_in_batches
 from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.baselines.leaf_pass import forward_pass
 from perturb_tutorial.networks import Network
-from perturb_tutorial.networks.layers import layer_map
+from perturb_tutorial.networks.reshape import Reshape, reshaped
 
 
 def grad_cam(
@@ -25,6 +25,7 @@ def grad_cam(
     targets: Any,
     *,
     layer: str | None = None,
+    reshape: Reshape | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -36,6 +37,8 @@ def grad_cam(
         targets: a class index, N indices, or N sets of them (mean logit).
         layer: the layer whose channels are combined. None is the network's own (``layers.ROLES``); for a network
             outside that table it is guessed, with a warning.
+        reshape: from the output of ``layer`` to N×C×h×w, for a layer whose output is no map that the package
+            recognizes; applied to A and to its gradient, as pytorch-grad-cam's ``reshape_transform``.
         batch_size: images at once, None for the device's usual number.
         progress: called with (done, total) images.
 
@@ -43,15 +46,21 @@ def grad_cam(
         N×1×h×w at the layer's size, at least 0. A map may be 0 everywhere; that is a valid result.
 
     Raises:
-        ValueError: as in :func:`gradient`.
+        ValueError: as in :func:`gradient`; for ``reshape`` without ``layer``, or with another result than N×C×h×w.
     """
-    name = resolve_layer(network, layer, "grad_cam")
-    form = layer_map(network, name)
+    if reshape is None:
+        name = resolve_layer(network, layer, "grad_cam")
+    elif layer is None:
+        raise ValueError("layer: expected the layer whose output reshape is for, got None")
+    else:
+        name = layer
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:
-        run = forward_pass(network, batch, name)
-        features = form.channels_first(run.read.detach())
-        alpha = form.channels_first(run.gradient(weights)).mean((2, 3), keepdim=True)
-        return (alpha * features).sum(1, keepdim=True).clamp(min=0)
+        run = forward_pass(network, batch, name, whole=reshape is not None)
+        features, gradient = run.read, run.gradient(weights)
+        if reshape is not None:
+            features, gradient = (reshaped(reshape, value, len(batch)) for value in (features, gradient))
+        alpha = gradient.mean((2, 3), keepdim=True)
+        return (alpha * features.detach()).sum(1, keepdim=True).clamp(min=0)
 
     return maps_in_batches(network, images, targets, maps, batch_size=batch_size, progress=progress)

@@ -12,7 +12,9 @@ import warnings
 from typing import Literal, NamedTuple
 
 from perturb_tutorial.networks import Network
-from perturb_tutorial.networks.layers import LayerMap, later_tokens, layer_map, layer_maps
+from perturb_tutorial.networks.forms import LayerMap
+from perturb_tutorial.networks.influence import read_maps
+from perturb_tutorial.networks.layers import later_tokens, layer_map, layer_maps
 from perturb_tutorial.settings import mean_side
 
 Role = Literal["excitation_backprop", "grad_cam"]
@@ -57,42 +59,34 @@ def resolve_layer(network: Network, layer: str | None, role: Role, method: str |
     method = method or role
     if layer is not None:
         form = layer_map(network, layer)
-        if form.channels_last and role == "excitation_backprop":
-            raise ValueError(
-                f"layer: {method} reads maps N×C×h×w, {layer!r} keeps its channels last ({_sizes(form)}); name another"
-            )
+        if role == "excitation_backprop" and not form.is_channels_first:
+            kept = "keeps tokens" if form.tokens else "keeps its channels last"
+            raise ValueError(f"layer: {method} reads maps N×C×h×w, {layer!r} {kept} ({form}); name another")
         return layer
     roles = ROLES.get(network.name.partition(" ")[0])
     if roles is not None and getattr(roles, role) in network.layers:
         return str(getattr(roles, role))
     name, form = _guess(network, role, method)
-    tokens = later_tokens(network, name)
+    tokens = later_tokens(network, name, maps=role == "excitation_backprop")
     after = (
         f"; layers after it give tokens ({'×'.join(map(str, tokens))}), which are not read" if tokens else ""
     )
     warnings.warn(
-        f"{method}: no layer is known for {network.name}, it reads {name!r} ({_sizes(form)}){after}; layer=NAME is "
-        "another",
+        f"{method}: no layer is known for {network.name}, it reads {name!r} ({form}){after}; layer=NAME is another",
         stacklevel=4,
     )
     return name
 
 
-def _sizes(form: LayerMap) -> str:
-    """The form of a map for one image: 512×7×7, or with channels last 7×7×512."""
-    return "×".join(
-        map(str, (*form.size, form.channels) if form.channels_last else (form.channels, *form.size))
-    )
-
-
 def _guess(network: Network, role: Role, method: str) -> tuple[str, LayerMap]:
-    """Grad-CAM: the last layer whose output is a map. Excitation backprop: the one nearest to ⅛ of the
-    input's side, the outermost and last of equals, so that a stage is taken rather than a part of it; its rules
-    are of networks whose channels come first.
+    """Grad-CAM: the last layer whose output is a map with a gradient (module ``networks.influence``): of a transformer
+    that classifies by its class token, the tokens that its last attention reads. Excitation backprop: the one nearest
+    to ⅛ of the input's side, the outermost and last of equals, so that a stage is taken rather than a part of it; its
+    rules are of networks whose channels come first.
     """
-    maps = layer_maps(network)
+    maps = read_maps(network) if role == "grad_cam" else layer_maps(network)
     if role == "excitation_backprop":
-        maps = {name: form for name, form in maps.items() if not form.channels_last}
+        maps = {name: form for name, form in maps.items() if form.is_channels_first}
     if not maps:
         raise ValueError(
             f"layer: {method} needs spatial features (C×h×w with h, w ≥ 2), no layer of {network.name} has any"

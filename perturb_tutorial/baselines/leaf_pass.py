@@ -1,6 +1,7 @@
 """One forward pass whose graph begins at the layer to be read, and signals sent back to it.
 
-Where a method reads a layer, the graph is cut there: the layer's output becomes the leaf A of the graph, N×C×h×w. No
+Where a method reads a layer, the graph is cut there: the map in the layer's output becomes the leaf A of the graph,
+N×C×h×w, and the output goes on as it was, made from A and from what does not belong to the map (class tokens). No
 gradient is computed for what lies below, and an in-place operation that follows works on a copy.
 A layer that is used several times is read at its last use. Without a layer the leaf is the image itself, in
 pixels.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from perturb_tutorial.networks import Network
+from perturb_tutorial.networks.forms import LayerMap
 from perturb_tutorial.networks.gradients import REENTRANT, depends_on, has_reentrant_part
-from perturb_tutorial.networks.hooks import of_this_thread
+from perturb_tutorial.networks.influence import check_influence
+from perturb_tutorial.networks.layers import layer_map
+from perturb_tutorial.networks.outputs import replacing
 
 
 @dataclass
@@ -54,7 +58,9 @@ _PIXELS_NOT_REACHED = (
 
 @dataclass(frozen=True)
 class Pass:
-    """``logits`` N×K and the leaf ``read`` N×C×h×w that they depend on: a layer's output or the pixels."""
+    """``logits`` N×K and the leaf ``read`` N×C×h×w that they depend on: a layer's map (or whole output) or the
+    pixels.
+    """
 
     logits: Tensor
     read: Tensor
@@ -118,6 +124,7 @@ def forward_pass(
     images: Tensor,
     layer: str | None,
     *,
+    whole: bool = False,
     folded: bool = False,
     around: AbstractContextManager[Any] | None = None,
 ) -> Pass:
@@ -127,20 +134,28 @@ def forward_pass(
         network: the network that runs.
         images: B×C×H×W in [0, 1].
         layer: where the graph begins; None is at the pixels.
+        whole: the leaf is the tensor in the layer's output as it is, be it a map or not.
         folded: whether the copy runs whose BatchNorms are folded into the convolutions.
         around: a context that the pass runs in.
 
     Raises:
-        ValueError: for a layer that is unknown, unused, or without spatial features.
+        ValueError: for a layer that is unknown, unused, or without spatial features, and for tokens at whose
+            positions the logits do not depend on them.
     """
     logits_of = network.logits if folded else network.unfolded_logits
     if layer is None:
         leaf = images.detach().clone().requires_grad_()
         with running_eagerly(), around or nullcontext():
             return Pass(logits_of(leaf), leaf, _PIXELS_NOT_REACHED)
-    network.layer(layer)
+    form = None
+    if whole:
+        network.layer(layer)
+    else:
+        form = layer_map(network, layer)
+        if form.extra:
+            check_influence(network, layer, form)
     module = network.folded if folded else network.module
-    with reading(module, layer) as read, running_eagerly(), around or nullcontext():
+    with reading(module, layer, form) as read, running_eagerly(), around or nullcontext():
         logits = logits_of(images)
     return Pass(logits, read.value())
 
@@ -174,52 +189,39 @@ def running_eagerly() -> Iterator[None]:
                 stance.__exit__(None, None, None)
 
 
-def reading(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
-    """Within the block the output of ``module``'s layer ``name`` in this thread becomes a new leaf of the graph, which
-    is kept.
+@contextmanager
+def reading(module: nn.Module, name: str, form: LayerMap | None = None) -> Iterator[Layer]:
+    """Within the block the map of ``form`` in the output of ``module``'s layer ``name`` in this thread becomes a new
+    leaf of the graph, which is kept; without a form the whole tensor does.
     """
+    layer = Layer(name)
 
-    def as_leaf(output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2] * output.shape[3] == 1:
-            raise ValueError(
-                f"layer: {name!r} has no spatial features (expected N×C×h×w, h·w > 1, got {_form(output)})"
-            )
+    def as_leaf(output: Tensor) -> Tensor:
         if not output.is_floating_point():
             raise ValueError(
                 f"layer: {name!r} has no gradient (expected floating point, got {output.dtype}); use occlusion, "
                 "blur_occlusion or variable_occlusion"
             )
-        return output.detach().clone().requires_grad_()
+        output = output.detach()
+        values = output if form is None else form.channels_first(output)
+        layer.output = values.clone().requires_grad_()
+        after = layer.output.clone()  # what follows may write into it
+        return after if form is None else form.as_output(after, output)
 
-    return _kept(module, Layer(name), as_leaf)
-
-
-def watching(module: nn.Module, name: str) -> AbstractContextManager[Layer]:
-    """Within the block the output of ``module``'s layer ``name`` in this thread is kept; the graph continues
-    through it.
-    """
-
-    def as_it_is(output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise ValueError(f"layer: expected {name!r} to have one tensor as output, got {_form(output)}")
-        return output
-
-    return _kept(module, Layer(name), as_it_is)
+    with replacing(module, name, as_leaf, None if form is None else form.runs):
+        yield layer
 
 
 @contextmanager
-def _kept(module: nn.Module, layer: Layer, keep: Callable[[Any], Tensor]) -> Iterator[Layer]:
-    @of_this_thread
-    def hook(_: nn.Module, inputs: Any, output: Any) -> Tensor | None:
-        layer.output = keep(output)
-        return layer.output.clone()  # what follows may write into it
+def watching(module: nn.Module, name: str) -> Iterator[Layer]:
+    """Within the block the output of ``module``'s layer ``name`` in this thread is kept; the graph continues
+    through it.
+    """
+    layer = Layer(name)
 
-    handle = module.get_submodule(layer.name).register_forward_hook(hook)
-    try:
+    def keep(output: Tensor) -> Tensor:
+        layer.output = output
+        return output.clone()  # what follows may write into it
+
+    with replacing(module, name, keep):
         yield layer
-    finally:
-        handle.remove()
-
-
-def _form(output: Any) -> str:
-    return "×".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__

@@ -1,21 +1,23 @@
 """Which layers of a network are maps of the image, and their shapes.
 
 Four dimensions do not make a map: attention matrices, the heads of a transformer, tables of position biases and
-the weights that a parametrization gives have four as well, and many networks keep their channels last. A layer's
-output is a map of an H×W image if it is N×C×h×w or N×h×w×C and
+the weights that a parametrization gives have four as well, many networks keep their channels last, and transformers
+keep tokens. A layer's output, or the first tensor in it (module ``outputs``), is a map of an H×W image if it is
+N×C×h×w, N×h×w×C or N×T×C (module ``forms``) and
 
 (a) has one row an image: N is 1 for one image and 5 for five;
 (b) has the image's shape: h/w is H/W, up to the pixels that strides and padding round off, with h, w ≥ 2;
 (c) responds to position: a change in one quadrant of the image changes the same quadrant of the layer most (module
     ``places``).
 
-Which of the two layouts it has is decided by (b) and (c) as well.
+Which form it has is decided by (b) and (c) as well. Layers with the same number of tokens have the same form: the one
+with the largest sum of their contrasts (module ``places``).
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,8 +26,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.networks.forms import LayerMap, candidates
 from perturb_tutorial.networks.hooks import of_this_thread
 from perturb_tutorial.networks.network import Network
+from perturb_tutorial.networks.outputs import first_tensor
 from perturb_tutorial.networks.places import Response, quadrant_changes, quadrant_images
 
 _ROUNDS = (4, 16)
@@ -37,39 +41,12 @@ _DOUBTFUL = 1000.0
 """A layer whose typical change is below this many roundings of its values is judged again in double precision."""
 
 
-class LayerMap(NamedTuple):
-    """The form of a layer's output that is a map of the image: its ``channels`` and its h×w positions.
-
-    ``channels_last``: it is N×h×w×C, else N×C×h×w. ``runs``: how often the layer runs in a pass; the form is that of
-    its last run.
-    """
-
-    channels: int
-    height: int
-    width: int
-    channels_last: bool = False
-    runs: int = 1
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w)."""
-        return (self.height, self.width)
-
-    def channels_first(self, values: Tensor) -> Tensor:
-        """``values`` in the form of the layer's output, as a view N×C×h×w."""
-        return values.permute(0, 3, 1, 2) if self.channels_last else values
-
-    def as_output(self, values: Tensor) -> Tensor:
-        """``values`` N×C×h×w (any of these may be 1), as a view in the form of the layer's output."""
-        return values.permute(0, 2, 3, 1) if self.channels_last else values
-
-
 def layer_maps(network: Network) -> dict[str, LayerMap]:
     """Every layer whose output is a map, in the order in which they last ran; computed once for each network."""
-    known = _known(network)
-    if not known.outputs:
-        known.outputs = _look(network, known, network.layers)
-    return {name: form for name in known.outputs if isinstance(form := known.found[name], LayerMap)}
+    about = known(network)
+    if not about.outputs:
+        about.outputs = _look(network, about, network.layers)
+    return {name: form for name in about.outputs if isinstance(form := about.found[name], LayerMap)}
 
 
 def layer_map(network: Network, layer: str) -> LayerMap:
@@ -80,10 +57,12 @@ def layer_map(network: Network, layer: str) -> LayerMap:
             what the output is, and names layers that are maps.
     """
     network.layer(layer)
-    known = _known(network)
-    if layer not in known.found:
-        _look(network, known, [layer])
-    found = known.found[layer]
+    about = known(network)
+    if layer not in about.found and any(
+        output.has_tokens for output in _look(network, about, [layer]).values()
+    ):
+        layer_maps(network)  # layers with tokens are judged together
+    found = about.found[layer]
     if isinstance(found, LayerMap):
         return found
     maps = _examples(network)
@@ -92,8 +71,8 @@ def layer_map(network: Network, layer: str) -> LayerMap:
             f"layer: {layer!r} is not run in the forward pass; layers of {network.name} that are maps: {maps}"
         )
     raise ValueError(
-        f"layer: {layer!r} has no spatial features (expected N×C×h×w or N×h×w×C with h, w ≥ 2, got {found}); layers of "
-        f"{network.name} that are maps: {maps}"
+        f"layer: {layer!r} has no spatial features (expected N×C×h×w, N×h×w×C or tokens N×T×C with h, w ≥ 2, got "
+        f"{found}); layers of {network.name} that are maps: {maps}"
     )
 
 
@@ -105,13 +84,16 @@ def _examples(network: Network) -> str:
     return ", ".join(min(reversed(names), key=lambda name: name.count(".")) for names in of_size) or "none"
 
 
-def later_tokens(network: Network, layer: str) -> tuple[int, ...] | None:
-    """The shape N×T×C, for one image, of the last layer with tokens that is run after ``layer``; None without one."""
-    layer_maps(network)
-    outputs = list(_known(network).outputs.items())
+def later_tokens(network: Network, layer: str, *, maps: bool) -> tuple[int, ...] | None:
+    """The shape, for one image, of the last layer with tokens that is run after ``layer``; None without one.
+
+    ``maps``: whether tokens that are a map of the image count, too.
+    """
+    found = layer_maps(network)
+    outputs = list(known(network).outputs.items())
     after = outputs[[name for name, _ in outputs].index(layer) + 1 :]
-    shapes = [output.form for _, output in after if isinstance(output.form, tuple)]
-    return next((shape for shape in reversed(shapes) if len(shape) == 3 and min(shape[1:]) > 1), None)
+    shapes = [output.form for name, output in after if output.has_tokens and (maps or name not in found)]
+    return shapes[-1] if shapes else None
 
 
 def example_image(network: Network) -> Tensor:
@@ -127,10 +109,16 @@ def _sides(network: Network) -> tuple[int, int]:
 
 
 class _Output(NamedTuple):
-    """The output of a layer's last run for one image: a tensor's shape, or the name of another type."""
+    """The output of a layer's last run for one image: a tensor's shape, or what ``other`` it is."""
 
-    form: tuple[int, ...] | str
+    form: tuple[int, ...]
     runs: int
+    other: str = ""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it is N×T×C, or T×N×C, with more than one token and more than one channel."""
+        return len(self.form) == 3 and 1 in self.form[:2] and sorted(self.form)[1] > 1
 
 
 @dataclass
@@ -138,98 +126,98 @@ class _Known:
     """What is known about the layers of a module.
 
     ``found``: a map, or a phrase about the output that is none. ``outputs``: those of all layers in the order in which
-    they last ran, empty until all were examined.
+    they last ran, empty until all were examined. ``reached``: module ``influence`` notes there what it finds.
     """
 
     layers: tuple[tuple[str, int], ...]
     sides: tuple[int, int]
     found: dict[str, LayerMap | str] = field(default_factory=dict)
     outputs: dict[str, _Output] = field(default_factory=dict)
+    reached: frozenset[str] | None = None
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
-def _known(network: Network) -> _Known:
+def known(network: Network) -> _Known:
     """What is known about ``network``'s layers; nothing where a layer was replaced by another since."""
     sides = _sides(network)
     layers = tuple((name, id(layer)) for name, layer in network.module.named_modules())
-    known = _KNOWN.get(network.module)
-    if known is None or known.layers != layers or known.sides != sides:
-        known = _KNOWN[network.module] = _Known(layers, sides)
-    return known
+    about = _KNOWN.get(network.module)
+    if about is None or about.layers != layers or about.sides != sides:
+        about = _KNOWN[network.module] = _Known(layers, sides)
+    return about
 
 
-def _look(network: Network, known: _Known, names: Collection[str]) -> dict[str, _Output]:
-    """Examines the layers ``names``, notes the result in ``known`` and returns their outputs.
+def _look(network: Network, about: _Known, names: Collection[str]) -> dict[str, _Output]:
+    """Examines the layers ``names``, notes the result in ``about`` and returns their outputs.
 
     A pass with one image gives the shapes, a pass with five images shows whether outputs of a map's shape are maps.
     """
-    outputs = _outputs(network, quadrant_images(known.sides, 0, network.channels)[:1], names)
-    runs = {name: output.runs for name, output in outputs.items() if _layouts(output.form, known.sides)}
-    responses = _responses(network, runs, known.sides, 0)
+    outputs = _outputs(network, quadrant_images(about.sides, 0, network.channels)[:1], names)
+    runs = {name: output.runs for name, output in outputs.items() if candidates(output.form, about.sides)}
+    responses = _responses(network, runs, about.sides, 0)
     resolution = _DOUBTFUL * torch.finfo(network.dtype).eps
-    small = [name for name, seen in responses.items() if 0 < seen.share < resolution and seen.layout is None]
-    responses.update(_in_double_precision(network, {name: runs[name] for name in small}, known.sides))
+    small = [name for name, seen in responses.items() if 0 < seen.share < resolution and not seen.clear]
+    responses.update(_in_double_precision(network, {name: runs[name] for name in small}, about.sides))
     for before, rounds in zip((1, *_ROUNDS), _ROUNDS, strict=False):
         unclear = {name: runs[name] for name, seen in responses.items() if seen.is_open(few=_FEW_VALUES)}
         for number in range(before, rounds):
-            for name, again in _responses(network, unclear, known.sides, number).items():
-                for last, changes in responses[name].changes.items():
-                    changes += again.changes.get(last, [])
+            for name, again in _responses(network, unclear, about.sides, number).items():
+                for form, changes in responses[name].changes.items():
+                    changes += again.changes.get(form, [])
+    clear = _clear_forms(responses)
     for name in names:
-        known.found[name] = _judged(outputs.get(name), responses.get(name), known.sides)
+        seen = responses.get(name)
+        about.found[name] = _judged(outputs.get(name), seen, clear.get(name), about.sides)
     return outputs
 
 
-def _judged(output: _Output | None, seen: Response | None, sides: tuple[int, int]) -> LayerMap | str:
-    """The form of a map, or a phrase that describes the output if it is none (empty for a layer that is not run)."""
+def _clear_forms(responses: dict[str, Response]) -> dict[str, LayerMap]:
+    """The form in which each layer clearly responds to position; of tokens the one that the layers agree on."""
+    clear = {name: seen.clear for name, seen in responses.items()}
+    total: defaultdict[LayerMap, float] = defaultdict(float)
+    for contrasts in clear.values():
+        for form, contrast in contrasts.items():
+            total[form._replace(channels=0)] += contrast
+
+    def best(name: str) -> LayerMap | None:
+        own = clear[name]
+        weights = {
+            form: total[form._replace(channels=0)] if form.tokens else own.get(form, 0.0)
+            for form in responses[name].changes
+        }
+        most = max(weights, key=lambda form: weights[form]) if weights else None
+        return most if most in own else None
+
+    return {name: chosen for name in responses if (chosen := best(name)) is not None}
+
+
+def _judged(
+    output: _Output | None, seen: Response | None, form: LayerMap | None, sides: tuple[int, int]
+) -> LayerMap | str:
+    """``form`` with its runs, or a phrase that describes the output if it is no map (empty for a layer not run)."""
     if output is None:
         return ""
-    if isinstance(output.form, str):
-        return output.form
+    if output.other:
+        return output.other
     got = f"{_times(output.form)} for one image"
-    if len(output.form) != 4:
+    if len(output.form) not in (3, 4):
         return got
     if seen is None:
         if output.form[0] != 1:
             return f"{got}, more than one row"
-        return f"{got}, which has not the shape of the input, {_times(sides)}"
+        kind = "has not" if len(output.form) == 4 else "has not as many tokens as"
+        return f"{got}, which {kind} the shape of the input, {_times(sides)}"
     if seen.shape != (5, *output.form[1:]):
         return f"{got} and {_times(seen.shape)} for five"
-    channels_last = seen.layout
-    if channels_last is None:
+    if form is None:
         return f"{got}, whose places do not answer to the places of the image"
-    channels, (height, width) = _sizes(output.form, channels_last)
-    return LayerMap(channels, height, width, channels_last, output.runs)
+    return form._replace(runs=output.runs)
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
-
-
-def _sizes(shape: tuple[int, ...], channels_last: bool) -> tuple[int, tuple[int, int]]:
-    """C and (h, w) of a shape of four dimensions."""
-    _, *rest = shape
-    return (rest[2], (rest[0], rest[1])) if channels_last else (rest[0], (rest[1], rest[2]))
-
-
-def _layouts(form: tuple[int, ...] | str, sides: tuple[int, int]) -> list[bool]:
-    """The values of ``channels_last`` with which a shape for one image has the image's shape H×W."""
-    if isinstance(form, str) or len(form) != 4 or form[0] != 1:
-        return []
-    return [last for last in (False, True) if _has_shape(_sizes(form, last)[1], sides)]
-
-
-def _has_shape(size: tuple[int, int], sides: tuple[int, int]) -> bool:
-    """Whether h/w is H/W, up to rounding.
-
-    A stage rounds a side by at most 1 of its px. Convolutions without padding take the same small number of px off both
-    sides, which is a larger share of the shorter one.
-    """
-    (h, w), (height, width) = size, sides
-    rounding = 1 + 2 * (1 - min(height, width) / max(height, width))
-    return min(h, w) >= 2 and abs(h * width - w * height) <= rounding * max(height, width)
 
 
 def _in_double_precision(
@@ -250,11 +238,14 @@ def _outputs(network: Network, image: Tensor, names: Collection[str]) -> dict[st
     outputs: dict[str, _Output] = {}
 
     def note(name: str, output: Any) -> None:
-        before = outputs.pop(name, None)
-        form: tuple[int, ...] | str = type(output).__name__
-        if isinstance(output, Tensor):
-            form = tuple(output.shape) if output.is_floating_point() else f"values of {output.dtype}"
-        outputs[name] = _Output(form, 1 if before is None else before.runs + 1)
+        runs = outputs.pop(name).runs + 1 if name in outputs else 1
+        tensor = first_tensor(output)
+        if tensor is None:
+            outputs[name] = _Output((), runs, type(output).__name__)
+        elif not tensor.is_floating_point():
+            outputs[name] = _Output((), runs, f"values of {tensor.dtype}")
+        else:
+            outputs[name] = _Output(tuple(tensor.shape), runs)
 
     _pass(network, image, names, note)
     return outputs
@@ -268,25 +259,24 @@ def _responses(
     done: dict[str, int] = {}
     latest: list[tuple[Tensor, int, Response]] = []
 
-    def respond(output: Any) -> Response:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-        if len(shape) != 4 or shape[0] != 5 or not output.is_floating_point():
-            return Response(shape, {}, 0.0)
+    def respond(output: Tensor | None) -> Response:
+        if output is None or output.shape[:1] != (5,) or not output.is_floating_point():
+            return Response(() if output is None else tuple(output.shape), {}, 0.0)
         # A block often returns the very tensor of its last layer; an inference tensor has no version.
         version = -len(responses) - 1 if output.is_inference() else output._version
         if not latest or latest[0][0] is not output or latest[0][1] != version:
             changes, share = {}, 0.0
-            for last in _layouts((1, *shape[1:]), sides):
-                change, share = quadrant_changes(output.permute(0, 3, 1, 2) if last else output)
-                changes[last] = [change]
-            latest[:] = [(output, version, Response(shape, changes, share))]
+            for form in candidates((1, *output.shape[1:]), sides):
+                change, share = quadrant_changes(form.channels_first(output))
+                changes[form] = [change]
+            latest[:] = [(output, version, Response(tuple(output.shape), changes, share))]
         _, _, seen = latest[0]
-        return seen._replace(changes={last: list(rounds) for last, rounds in seen.changes.items()})
+        return seen._replace(changes={form: list(rounds) for form, rounds in seen.changes.items()})
 
     def note(name: str, output: Any) -> None:
         done[name] = done.get(name, 0) + 1
         if done[name] >= runs[name]:
-            responses[name] = respond(output)
+            responses[name] = respond(first_tensor(output))
 
     if runs:
         _pass(network, quadrant_images(sides, round_, network.channels), runs, note)
@@ -314,4 +304,4 @@ def _pass(network: Network, images: Tensor, names: Collection[str], note: Callab
             handle.remove()
 
 
-__all__ = ["LayerMap", "example_image", "later_tokens", "layer_map", "layer_maps"]
+__all__ = ["example_image", "later_tokens", "layer_map", "layer_maps"]

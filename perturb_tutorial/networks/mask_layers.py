@@ -1,14 +1,15 @@
 """The layers that masks can lie on (§6.4): how large they are, stages, and the paper's names.
 
-A mask can lie on a layer whose output is a map of the image (module ``networks.layers``). A stage is a run of
-layers of one size.
+A mask can lie on a layer whose output is a map of the image (module ``networks.layers``) and influences the logits
+(module ``networks.influence``). A stage is a run of layers of one size.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from perturb_tutorial.networks.layers import example_image, layer_maps
+from perturb_tutorial.networks.influence import read_maps
+from perturb_tutorial.networks.layers import example_image
 from perturb_tutorial.networks.network import Network
 
 
@@ -63,8 +64,11 @@ def resolve_layer(network: Network, layer: str) -> str:
 
 
 def spatial_sizes(network: Network) -> dict[str, tuple[int, int]]:
-    """(h, w) of each layer whose output is a map of the image, in the order in which they last ran."""
-    return {name: form.size for name, form in layer_maps(network).items()}
+    """(h, w) of each layer whose output is a map of the image, in the order in which they last ran.
+
+    Without layers inside attention modules, and without those at whose positions the logits have no gradient.
+    """
+    return {name: form.size for name, form in read_maps(network).items()}
 
 
 def stage_layers(network: Network) -> dict[str, tuple[int, int]]:

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from perturb_tutorial.networks.forms import LayerMap
+
 CHANCE = 3.0
 """A contrast counts when it is this many times the root mean square of the six that a map does not have: by Student's
 t with 6 degrees of freedom chance exceeds it in 1.2% of contrasts, and two have to exceed it."""
@@ -99,33 +101,31 @@ def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
 
 
 class Response(NamedTuple):
-    """A layer's last run on five images: its shape, E of each round by ``channels_last``, and the typical change of a
-    channel as a share of its largest value.
+    """A layer's last run on five images: its shape, E of each round in each form that the output may have, and the
+    typical change of a channel as a share of its largest value.
     """
 
     shape: tuple[int, ...]
-    changes: dict[bool, list[Tensor]]
+    changes: dict[LayerMap, list[Tensor]]
     share: float
 
     @property
-    def answers(self) -> dict[bool, Answer]:
-        """How the layer responds to position, by ``channels_last``."""
-        return {last: answer_to_place(rounds) for last, rounds in self.changes.items()}
+    def answers(self) -> dict[LayerMap, Answer]:
+        """How the layer responds to position, by the form of its output."""
+        return {form: answer_to_place(rounds) for form, rounds in self.changes.items()}
 
     @property
-    def layout(self) -> bool | None:
-        """The value of ``channels_last`` with which the layer is a map; None if with neither."""
-        clear = {last: answer.contrast for last, answer in self.answers.items() if answer.is_clear}
-        return max(clear, key=lambda last: clear[last]) if clear else None
+    def clear(self) -> dict[LayerMap, float]:
+        """The forms in which the layer clearly responds to position, with the contrast of each."""
+        return {form: answer.contrast for form, answer in self.answers.items() if answer.is_clear}
 
     def is_open(self, few: int) -> bool:
         """Whether more rounds may show the layer to be a map; with fewer than ``few`` values one is not enough."""
-        if self.layout is not None or not self.share > 0:
+        answers = self.answers.values()
+        if any(answer.is_clear for answer in answers) or not self.share > 0:
             return False
         first = max((len(rounds) for rounds in self.changes.values()), default=0) == 1
-        return (first and math.prod(self.shape[1:]) < few) or any(
-            answer.is_open for answer in self.answers.values()
-        )
+        return (first and math.prod(self.shape[1:]) < few) or any(answer.is_open for answer in answers)
 
 
 __all__ = ["Answer", "Response", "answer_to_place", "quadrant_changes", "quadrant_images"]

@@ -31,8 +31,8 @@ INTERNAL = {
     "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
     "engines.backward", "engines.compiled", "engines.gradient_check", "engines.openvino", "engines.recording",
     "files", "networks.arithmetic", "networks.batch_invariance", "networks.checkpoints", "networks.checks",
-    "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.places",
-    "study.frames", "study.our_rows", "study.speed",
+    "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",
+    "networks.outputs", "networks.places", "study.frames", "study.our_rows", "study.speed",
 }  # fmt: skip
 
 

@@ -207,7 +207,8 @@ def test_a_network_or_layer_that_cannot_be_had_is_one_sentence(tmp_path, capsys,
         ("pool5", "--layer: efficientnet_lite0 has no layer 'pool5'"),
         (
             "_fc",
-            "--layer: '_fc' has no spatial features (expected N×C×h×w or N×h×w×C with h, w ≥ 2, got 1×1000",
+            "--layer: '_fc' has no spatial features (expected N×C×h×w, N×h×w×C or tokens N×T×C with h, w ≥ 2, "
+            "got 1×1000",
         ),
     ):
         assert cli.run([*explain, "--layer", layer]) == 2

@@ -15,7 +15,8 @@ from torch.nn.utils import parametrizations
 import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.activations import learn_activation_masks
-from perturb_tutorial.networks.layers import LayerMap, layer_map, layer_maps
+from perturb_tutorial.networks.forms import LayerMap, has_shape
+from perturb_tutorial.networks.layers import layer_map, layer_maps
 from perturb_tutorial.networks.mask_layers import spatial_sizes, stage_layers
 
 
@@ -50,6 +51,13 @@ class Pair(nn.Module):
         return x, x
 
 
+class Second(nn.Module):
+    """A pair that begins with something else than a tensor."""
+
+    def forward(self, x):
+        return None, x
+
+
 class Folded(nn.Module):
     """Tokens N×T×C as a map N×C×h×w."""
 
@@ -74,7 +82,7 @@ class Transformer(nn.Module):
         self.attention = nn.Softmax(-1)
         self.gram = nn.Identity()
         self.per_image = nn.Identity()
-        self.pair = Pair()
+        self.pair, self.second = Pair(), Second()
         self.norm = nn.LayerNorm(width)
         self.folded = Folded()
         self.turned = nn.Identity()
@@ -92,6 +100,7 @@ class Transformer(nn.Module):
         tokens = self.norm(tokens + (matrix @ v).transpose(1, 2).reshape(n, h * w, width))
         gram = self.gram(k.mT @ v / (h * w))
         _, tokens = self.pair(tokens)
+        _, tokens = self.second(tokens)
         for row in tokens:
             self.per_image(row.T.reshape(1, width, h, w))
         maps = self.folded(tokens)
@@ -101,9 +110,15 @@ class Transformer(nn.Module):
 
 def test_of_a_transformer_only_maps_are_maps():
     network = network_of(Transformer())
-    expected = LayerMap(128, 8, 8)
-    assert layer_maps(network) == {"stem": expected, "folded": expected}
-    assert spatial_sizes(network) == {"stem": (8, 8), "folded": (8, 8)}
+    expected, tokens = LayerMap(128, 8, 8), LayerMap(128, 8, 8, tokens=True)
+    assert layer_maps(network) == {
+        "stem": expected,
+        "qkv": tokens._replace(channels=384),
+        "norm": tokens,
+        "pair": tokens,
+        "folded": expected,
+    }
+    assert set(spatial_sizes(network)) == {"stem", "qkv", "norm", "pair", "folded"}
     assert stage_layers(network) == {"folded": (8, 8)}
     with pytest.warns(UserWarning, match=r"grad_cam: .* reads 'folded' \(128×8×8\); layer=NAME"):
         assert baselines.grad_cam(network, torch.rand(2, 3, 32, 32), 0).shape == (2, 1, 8, 8)
@@ -111,13 +126,12 @@ def test_of_a_transformer_only_maps_are_maps():
 
 REFUSED = {
     "places": "got 1×128×8×8 for one image, whose places do not answer",
-    "qkv": r"got 1×64×384 for one image\)",
     "k_norm": "got 1×2×64×64 for one image, whose places do not answer",
     "table": "got 1×2×64×64 for one image and 1×2×64×64 for five",
     "attention": "got 1×2×64×64 for one image, whose places do not answer",
     "gram": "got 1×2×64×64 for one image, whose places do not answer",
     "per_image": "got 1×128×8×8 for one image and 1×128×8×8 for five",
-    "pair": r"got tuple\)",
+    "second": r"got tuple\)",
     "turned": "got 1×128×8×8 for one image, whose places do not answer",
     "unused": "is not run in the forward pass",
 }
@@ -156,28 +170,6 @@ def test_keys_of_another_shape_are_told_the_shape_of_the_input():
         ValueError, match=r"'k_norm' .* got 1×2×64×16 .* has not the shape of the input, 32×32\)"
     ):
         layer_map(network_of(KeysOnly()), "k_norm")
-
-
-class Tokens(nn.Module):
-    """Patch tokens N×T×C as they are, after the only map."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem, self.block, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 8), nn.Linear(8, 5)
-
-    def forward(self, x):
-        return self.head(self.block(self.stem(x).flatten(2).transpose(1, 2)).mean(1))
-
-
-def test_tokens_are_refused_and_a_default_before_them_says_so():
-    network, images = network_of(Tokens()), torch.rand(1, 3, 32, 32)
-    with pytest.raises(
-        ValueError, match=r"^layer: 'block' has no spatial features .* got 1×64×8 for one image\)"
-    ):
-        baselines.grad_cam(network, images, 0, layer="block")
-    with pytest.warns(UserWarning, match=r"reads 'stem' .*; layers after it give tokens \(1×64×8\)"):
-        baselines.grad_cam(network, images, 0)
 
 
 class ChannelsLast(nn.Module):
@@ -225,6 +217,14 @@ def test_excitation_backprop_takes_no_channels_last():
         ValueError, match=r"layer: excitation_backprop reads maps N×C×h×w, 'out' .* \(8×8×12\)"
     ):
         baselines.excitation_backprop(network, torch.rand(1, 3, 32, 32), 0, layer="out")
+
+
+def test_excitation_backprop_takes_no_tokens():
+    network, images = network_of(Transformer()), torch.rand(1, 3, 32, 32)
+    for method in (baselines.excitation_backprop, baselines.contrastive_excitation_backprop):
+        message = rf"^layer: {method.__name__} reads maps N×C×h×w, 'norm' keeps tokens \(64×128, 8×8\); name another$"
+        with pytest.raises(ValueError, match=message):
+            method(network, images, 0, layer="norm")
 
 
 def test_the_weights_of_a_parametrization_are_no_map():
@@ -320,10 +320,8 @@ def test_the_smallest_map_has_four_places(pool, is_map):
     ],
 )
 def test_a_map_has_the_images_shape(size, sides, fits):
-    from perturb_tutorial.networks.layers import _has_shape
-
-    assert _has_shape(size, sides) == fits
-    assert _has_shape(size[::-1], sides[::-1]) == fits
+    assert has_shape(size, sides) == fits
+    assert has_shape(size[::-1], sides[::-1]) == fits
 
 
 def test_layers_are_looked_at_once_and_nothing_stays(tiny):
