@@ -52,8 +52,8 @@ def factor(reshape: Reshape, output: Tensor, mask: Tensor) -> Tensor:
 def check_selects(reshape: Reshape, output: Tensor) -> Tensor:
     """The map of a layer's ``output`` for one image, if ``reshape`` selects elements of it, each at most once.
 
-    R selects if (Rᵀv)² = Rᵀv² for random v, Rᵀ1 is the same at two outputs (R is linear), and Rᵀ(R(a)) = a · Rᵀ1 (R adds
-    nothing).
+    R selects if (Rᵀv)² = Rᵀv² for random v, Rᵀ1 is the same at two outputs (R is linear), and Rᵀ(R(a)) = a · Rᵀ1 (R
+    adds nothing).
 
     Raises:
         ValueError: if it does not, and as :func:`reshaped`.
