@@ -131,6 +131,16 @@ def test_turned_tokens_are_refused(layer, message):
         layer_map(network_of(Turned()), layer)
 
 
+def test_tokens_of_another_number_are_refused():
+    module = nn.Sequential(
+        nn.Conv2d(3, 3, 4, stride=4), nn.Flatten(2), nn.Linear(64, 8), nn.Flatten(), nn.Linear(24, 5)
+    )
+    with pytest.raises(
+        ValueError, match=r"'2' .* got 1×3×8 for one image, whose tokens have not the shape of the inp"
+    ):
+        layer_map(network_of(module), "2")
+
+
 def test_a_default_before_tokens_that_are_not_read_says_so():
     with pytest.warns(
         UserWarning, match=r"reads 'stem' \(64×8×8\); layers after it give tokens \(1×64×64\), which"
