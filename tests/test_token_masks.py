@@ -112,6 +112,8 @@ def test_the_factor_is_the_mask_at_the_elements_that_are_taken():
         # The mean of two neighbors, at both of them: the adjoint of 1 is 1, but it is no selection.
         lambda x: (to_map(x) + to_map(x).unflatten(3, (4, 2)).flip(4).flatten(3)) / 2,
         lambda x: to_map(x) - to_map(x).mean(1, keepdim=True),
+        # A reflection, which is its own inverse and whose columns sum to 1.
+        lambda x: 2 * to_map(x).mean(1, keepdim=True) - to_map(x),
     ],
 )
 def test_a_mask_needs_a_selection(reshape, noise_images):

@@ -207,8 +207,8 @@ def _judged(
     if seen is None:
         if output.form[0] != 1:
             return f"{got}, more than one row"
-        kind = "has not" if len(output.form) == 4 else "has not as many tokens as"
-        return f"{got}, which {kind} the shape of the input, {_times(sides)}"
+        what = "which has" if len(output.form) == 4 else "whose tokens have"
+        return f"{got}, {what} not the shape of the input, {_times(sides)}"
     if seen.shape != (5, *output.form[1:]):
         return f"{got} and {_times(seen.shape)} for five"
     if form is None:

@@ -52,8 +52,8 @@ def factor(reshape: Reshape, output: Tensor, mask: Tensor) -> Tensor:
 def check_selects(reshape: Reshape, output: Tensor) -> Tensor:
     """The map of a layer's ``output`` for one image, if ``reshape`` selects elements of it, each at most once.
 
-    R selects if Rᵀ1 is 0 or 1 everywhere and the same at two outputs, (Rᵀv)² = Rᵀv² for random v, and
-    Rᵀ(R(a)) = a · Rᵀ1.
+    R selects if (Rᵀv)² = Rᵀv² for random v, Rᵀ1 is the same at two outputs (R is linear), and Rᵀ(R(a)) = a · Rᵀ1 (R
+    adds nothing).
 
     Raises:
         ValueError: if it does not, and as :func:`reshaped`.
@@ -65,7 +65,6 @@ def check_selects(reshape: Reshape, output: Tensor) -> Tensor:
     ones, values = torch.ones_like(result), torch.randn(result.shape, generator=generator).to(result)
     taken = _adjoint(reshape, probe, ones)
     pairs = (
-        (taken, taken.bool().to(taken)),
         (taken, _adjoint(reshape, -probe, ones)),
         (_adjoint(reshape, probe, values).square(), _adjoint(reshape, probe, values.square())),
         (_adjoint(reshape, probe, result), probe * taken),

@@ -164,8 +164,11 @@ class Unused(nn.Module):
 
 
 class Two(nn.Module):
+    """The second tensor is computed from the first before they are returned, as pooled tokens are."""
+
     def forward(self, x):
-        return 2 * x, 3 * x
+        first = 2 * x
+        return first, 3 * first
 
 
 def test_a_first_tensor_that_is_not_used_is_no_default_and_refused(noise_images):

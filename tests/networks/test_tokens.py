@@ -14,9 +14,10 @@ import perturb_tutorial as pt
 from perturb_tutorial import baselines
 from perturb_tutorial.networks.forms import LayerMap, candidates
 from perturb_tutorial.networks.influence import read_maps
-from perturb_tutorial.networks.layers import layer_map, layer_maps
+from perturb_tutorial.networks.layers import _clear_forms, layer_map, layer_maps
 from perturb_tutorial.networks.mask_layers import spatial_sizes, stage_layers
 from perturb_tutorial.networks.outputs import first_tensor, with_first_tensor
+from perturb_tutorial.networks.places import Response
 
 
 def network_of(module: nn.Module) -> pt.Network:
@@ -63,6 +64,22 @@ def test_extra_tokens_are_found_where_they_are(extra, where):
     for name in ("blocks.0", "blocks.0.norm1", "blocks.1.norm1", "blocks.1", "norm"):
         assert found[name] == tokens(16, extra=extra, at=module.at), name
     assert found["stem"] == LayerMap(16, 8, 8)
+
+
+def test_layers_with_as_many_tokens_agree_on_their_form():
+    first, last = tokens(16, extra=1), tokens(16, extra=1, at=64)
+
+    def seen(*elsewhere: float) -> Response:
+        """A layer whose response elsewhere is this share of that in the changed quadrant, by the form."""
+        changes = [share + (1 - share) * torch.eye(4, dtype=torch.float64) for share in elsewhere]
+        return Response((5, 65, 16), {first: [changes[0]], last: [changes[1]]}, 1.0)
+
+    early, late = seen(0.1, 0.3), seen(0.6, 0.5)
+    assert _clear_forms({"early": early}) == {"early": first}
+    assert _clear_forms({"late": late}) == {"late": last}
+    assert _clear_forms({"early": early, "late": late}) == {"early": first, "late": first}
+    no_map = seen(1.0, 0.5)
+    assert _clear_forms({"early": early, "other": no_map}) == {"early": first}
 
 
 def test_tokens_without_extra_ones_and_of_several_sizes():
@@ -112,6 +129,16 @@ class Turned(nn.Module):
 def test_turned_tokens_are_refused(layer, message):
     with pytest.raises(ValueError, match=rf"^layer: '{layer}' .* {message}"):
         layer_map(network_of(Turned()), layer)
+
+
+def test_tokens_of_another_number_are_refused():
+    module = nn.Sequential(
+        nn.Conv2d(3, 3, 4, stride=4), nn.Flatten(2), nn.Linear(64, 8), nn.Flatten(), nn.Linear(24, 5)
+    )
+    with pytest.raises(
+        ValueError, match=r"'2' .* got 1×3×8 for one image, whose tokens have not the shape of the inp"
+    ):
+        layer_map(network_of(module), "2")
 
 
 def test_a_default_before_tokens_that_are_not_read_says_so():
