@@ -73,7 +73,7 @@ TRANSFORMERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ViT": ("ViT", 64, _VIT),
     "ViTMSN": ("ViTMSN", 64, _VIT),
     "DeiT": ("DeiT", 64, _VIT),
-    "DeiT, distilled": ("DeiT", 64, _VIT),
+    "DeiT distilled": ("DeiT", 64, _VIT),
     "BEiT": ("Beit", 64, _VIT | {"use_relative_position_bias": True, "use_mean_pooling": True}),
     "Data2VecVision": ("Data2VecVision", 64, _VIT | {"use_shared_relative_position_bias": True}),
     "DINOv2": ("Dinov2", 64, _VIT),

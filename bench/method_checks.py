@@ -271,18 +271,31 @@ def is_kinked(network: pt.Network, image: Tensor) -> bool:
 
 
 def _check_exported(network: pt.Network, images: Tensor) -> None:
-    """Masks by the exported graph, and its gradient against PyTorch's at a mask that is nowhere special."""
-
     def masks(pixels: Tensor, targets: list[int]) -> pt.Masks:
         return pt.learn_masks(network, pixels, targets, SETTINGS, engine="onnx")
 
     check_maps(network, images, lambda *given: masks(*given).saliency)
-    image, second = images[:1], best(network, images[:1], 1)
-    drawn = torch.rand(masks(image, second).grid.shape, generator=torch.Generator().manual_seed(5))
-    weights = class_weights([second], network.class_count)
+    cells = masks(images[:1], best(network, images[:1])).grid.shape
+    check_exported_gradient(
+        network, images[:1], torch.rand(cells, generator=torch.Generator().manual_seed(5))
+    )
+
+
+def check_exported_gradient(network: pt.Network, image: Tensor, mask: Tensor) -> None:
+    """The exported graph's gradient of the second-best class's score against PyTorch's.
+
+    Args:
+        network: the network.
+        image: 1×3×H×W.
+        mask: the grid at which they are compared, 1×1×h×w, nowhere 0 or 1.
+
+    Raises:
+        Wrong: where they differ by more than rounding and rectifiers explain.
+    """
+    weights = class_weights([best(network, image, 1)], network.class_count)
 
     def gradient(engine: str, pixels: Tensor) -> Tensor:
-        grid = drawn.clone().requires_grad_(True)
+        grid = mask.clone().requires_grad_(True)
         score = CANVASES[engine](network, pixels, weights, SETTINGS, 0).score(grid, 0)
         return torch.autograd.grad(score.sum(), grid)[0]
 

@@ -38,6 +38,7 @@ SHORT = {
     "mask on a layer": "mask on a layer",
 }
 """Method → the head of its column, where there is little room."""
+METHOD_NAMED = re.compile(rf"(?<=refused: )({'|'.join(SHORT)}): ")
 LEFT_OUT = "left out: "
 
 Row = dict[str, Any]
@@ -62,11 +63,12 @@ def verdict(found: str) -> str:
 
 
 def sentence(row: Row, found: str) -> str:
-    """An outcome without what is the network's own, so that equal reasons are one: its name, its layers, its shapes."""
+    """An outcome without what is the network's or the method's own, so that equal reasons are one."""
     text = found.replace(row["network"], "the network")
     text = re.sub(r"; layers of the network that are maps: .*", "", text)
+    text = METHOD_NAMED.sub("", text)
     text = re.sub(r"'[^']*[\d._][^']*'", "'…'", text)
-    return re.sub(r"\d[\d.,×e-]*\d|\d", "…", text)
+    return re.sub(r"(?<![\w.])\d[\d.,×e-]*", "…", text)
 
 
 def reasons(rows: Iterable[Row]) -> dict[str, list[str]]:

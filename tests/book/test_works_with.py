@@ -14,7 +14,7 @@ import yaml
 from perturb_tutorial.baselines import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYER_NORM = "refused: excitation_backprop: no rule for the operation 'LayerNorm'; name a layer above it"
+NO_RULE = "no rule for the operation 'LayerNorm'; name a layer above it"
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,15 @@ def works_with() -> Any:
 def rows(works_with: Any) -> list[dict[str, Any]]:
     """Three networks by hand: one right but for two refusals, one with a fault and an error, one left out."""
     right = dict.fromkeys(works_with.SHORT, "right")
-    first = right | {"excitation_backprop": LAYER_NORM, "mask, onnx": "refused: network: one has aten.foo"}
+    refused = {
+        name: f"refused: {name}: {NO_RULE}"
+        for name in ("excitation_backprop", "contrastive_excitation_backprop")
+    }
+    first = right | refused | {"mask, onnx": "refused: network: one has aten.foo"}
     second = right | {
         "gradient": "wrong: not finite",
         "mask": "error: KeyError: 'x'",
-        "excitation_backprop": LAYER_NORM,
+        "excitation_backprop": f"refused: {NO_RULE}",
     }
     head = {"size": 64, "parameters": 1_230_000}
     return [
@@ -67,10 +71,16 @@ def test_equal_reasons_are_one_and_the_most_frequent_comes_first(
     works_with: Any, rows: list[dict[str, Any]]
 ) -> None:
     found = works_with.reasons(rows)
-    assert next(iter(found.items())) == (LAYER_NORM, ["one", "two"])
+    assert next(iter(found.items())) == (f"refused: {NO_RULE}", ["one", "two"])
     assert found["refused: network: the network has aten.foo"] == ["one"]
     assert found["left out: no gradient in stem"] == ["mute"]
     assert len(found) == 5
+    named = {"network": "resnet18"}
+    one, other = (
+        works_with.sentence(named, f"wrong: layer 'block.{n}.relu' of resnet18 is {n}e-3 apart, ReLU6")
+        for n in (1, 22)
+    )
+    assert one == other == "wrong: layer '…' of the network is … apart, ReLU6"
 
 
 def test_each_cell_has_its_sign_its_meaning_and_the_number_of_its_reason(
@@ -85,7 +95,7 @@ def test_each_cell_has_its_sign_its_meaning_and_the_number_of_its_reason(
     columns = dict(zip(works_with.SHORT, first[3:], strict=False))
     assert columns["gradient"] == '<span role="img" aria-label="right" title="right">✓</span>'
     assert 'aria-label="refused"' in columns["excitation_backprop"]
-    number = numbers[LAYER_NORM]
+    number = numbers[f"refused: {NO_RULE}"]
     assert columns["excitation_backprop"].endswith(f">–</span> [{number}](#works-with-{number})")
     assert 'aria-label="wrong"' in dict(zip(works_with.SHORT, second[3:], strict=False))["gradient"]
     (mute,) = works_with.table_lines(rows, "torchvision")[2:]

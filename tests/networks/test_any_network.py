@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import perturb_tutorial as pt
+from perturb_tutorial.canvas import ImageCanvas
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import any_network
@@ -173,6 +174,20 @@ def test_a_wrong_map_is_found(spoil: Any, said: str) -> None:
     method_checks.check_maps(network, images, right)
     with pytest.raises(method_checks.Wrong, match=said):
         method_checks.check_maps(network, images, lambda *given: spoil(right(*given)))
+
+
+def test_an_exported_gradient_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stronger(ImageCanvas):
+        def score(self, grid: Tensor, step: Any) -> Tensor:
+            return super().score(grid * 1.05, step)
+
+    module, images, _ = spoken(convolutions())
+    network, mask = as_network(module), torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setitem(method_checks.CANVASES, "onnx", ImageCanvas)
+    method_checks.check_exported_gradient(network, images[:1], mask)
+    monkeypatch.setitem(method_checks.CANVASES, "onnx", Stronger)
+    with pytest.raises(method_checks.Wrong, match="by PyTorch and by the graph"):
+        method_checks.check_exported_gradient(network, images[:1], mask)
 
 
 def test_a_layer_that_turns_the_image_is_found() -> None:
