@@ -104,8 +104,8 @@ def learn_masks(
         before = len(rows)
         pixels = images[rows].to(network.device, torch.float32)
         weights = weights_of(rows, pixels)
+        canvas = kind(network, pixels, weights, settings, seed, precision)  # may export the network, without padding
         with batch_invariant(network.folded, off=kind.fixed_batch):
-            canvas = kind(network, pixels, weights, settings, seed, precision)
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
     return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
