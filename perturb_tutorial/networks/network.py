@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.networks.batchnorm_gradients import with_right_batchnorm_gradients
 from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import (
     MODULE_EXPECTED,
@@ -312,7 +313,7 @@ class LogitsOnly(nn.Module):
 
 def _copied(module: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(module).eval().requires_grad_(False)
+        return with_right_batchnorm_gradients(copy.deepcopy(module).eval().requires_grad_(False))
     except Exception as error:  # the module's own copying may raise anything
         raise ValueError(
             f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"

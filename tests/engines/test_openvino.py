@@ -53,6 +53,19 @@ def test_masks_are_those_of_torch(lite0, game):
     assert torch.equal(got.radius, expected.radius)
 
 
+def test_a_network_with_small_maps_is_exported_for_one_image():
+    """While masks are learned such layers work on padded batches; the graph has its own routines and no padding."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.Tanh(), torch.nn.Conv2d(8, 8, 3, 1, 1), torch.nn.Tanh(),
+        torch.nn.Flatten(), torch.nn.Linear(512, 4),
+    )  # fmt: skip
+    network = pt.Network(module, input_size=32, device="cpu")
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected, got = both(network, image, 1, pt.MaskSettings(iterations=3))
+    torch.testing.assert_close(got.history.score, expected.history.score, atol=1e-4, rtol=0)
+
+
 def test_gradients_on_photographs_are_those_of_torch(lite0):
     pytest.importorskip("foolbox", reason="carries the photographs")
     samples = pt.load_samples(lite0.input_size, names=["dalmatian", "bald_eagle"])
