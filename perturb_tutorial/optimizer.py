@@ -104,7 +104,8 @@ def learn_masks(
         before = len(rows)
         pixels = images[rows].to(network.device, torch.float32)
         weights = weights_of(rows, pixels)
-        canvas = kind(network, pixels, weights, settings, seed, precision)  # may export the network, without padding
+        # Before its layers are padded, since this may export the network.
+        canvas = kind(network, pixels, weights, settings, seed, precision)
         with batch_invariant(network.folded, off=kind.fixed_batch):
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 

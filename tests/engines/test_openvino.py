@@ -58,7 +58,7 @@ def test_a_network_with_small_maps_is_exported_for_one_image():
     torch.manual_seed(0)
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.Tanh(), torch.nn.Conv2d(8, 8, 3, 1, 1), torch.nn.Tanh(),
-        torch.nn.Flatten(), torch.nn.Linear(512, 4),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4),
     )  # fmt: skip
     network = pt.Network(module, input_size=32, device="cpu")
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
