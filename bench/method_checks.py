@@ -26,10 +26,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import perturb_tutorial as pt
-from perturb_tutorial.baselines import METHODS
+from perturb_tutorial.baselines import METHODS, occluders
 from perturb_tutorial.baselines.layers import resolve_layer
 from perturb_tutorial.canvas import CANVASES
+from perturb_tutorial.networks.forms import LayerMap
+from perturb_tutorial.networks.layers import layer_map
 from perturb_tutorial.networks.mask_layers import stage_layers
+from perturb_tutorial.networks.outputs import first_tensor
 from perturb_tutorial.objectives import class_weights
 
 ONNX, ON_LAYER = "mask, onnx", "mask on a layer"
@@ -111,14 +114,12 @@ def grad_cam_layer(network: pt.Network) -> str | None:
 @contextmanager
 def coarse() -> Iterator[None]:
     """Within the block the occlusion methods try ``OCCLUSIONS``² places."""
-    square, disc, random_discs = (
-        import_module(f"perturb_tutorial.baselines.{name}")
-        for name in ("occlusion", "blur_occlusion", "variable_occlusion")
-    )
+    random_discs = import_module(
+        "perturb_tutorial.baselines.variable_occlusion"
+    )  # the name is also a function's
     count = OCCLUSIONS**2
     with ExitStack() as stack:
-        for module in (square, disc):
-            stack.enter_context(patch.object(module, "POSITIONS", OCCLUSIONS))
+        stack.enter_context(patch.object(occluders, "POSITIONS", OCCLUSIONS))
         stack.enter_context(patch.object(random_discs, "DISC_COUNT", count))
         few = partial(random_discs.draw_discs, count=count)
         stack.enter_context(patch.object(random_discs, "draw_discs", few))
@@ -139,7 +140,7 @@ def _check_grad_cam(network: pt.Network, images: Tensor) -> None:
     _check_method(network, images, "grad_cam")
     layer = grad_cam_layer(network)
     if layer is not None:
-        check_places(network, layer, tuple(images.shape[2:]))
+        check_places(network, layer, layer_map(network, layer))
 
 
 def check_maps(network: pt.Network, images: Tensor, maps: Maps) -> None:
@@ -204,7 +205,7 @@ def _check_same(
 
 
 @torch.no_grad()
-def check_places(network: pt.Network, layer: str, sides: tuple[int, int]) -> None:
+def check_places(network: pt.Network, layer: str, form: LayerMap) -> None:
     """Changes each quadrant of an image, and looks where the layer changes.
 
     E_qp is the energy of the layer's change in quadrant p, without what is common to all positions, when quadrant q of
@@ -215,7 +216,8 @@ def check_places(network: pt.Network, layer: str, sides: tuple[int, int]) -> Non
         Wrong: for a ratio below 1.
     """
     kept: list[Tensor] = []
-    handle = network.layer(layer).register_forward_hook(lambda _, __, output: kept.append(output))
+    sides = network.input_shape
+    handle = network.layer(layer).register_forward_hook(lambda _, __, output: kept.append(tensor_of(output)))
     energies = torch.zeros(4, 4, dtype=torch.float64)
     try:
         for number in range(ROUNDS):
@@ -224,7 +226,7 @@ def check_places(network: pt.Network, layer: str, sides: tuple[int, int]) -> Non
             for quadrant, (rows, columns) in enumerate(_quadrants(sides), start=1):
                 images[quadrant, :, rows, columns] = other[0, :, rows, columns]
             network.unfolded_logits(images)
-            energies += _energies(kept[-1], sides).log()
+            energies += _energies(form.channels_first(kept[-1])).log()
     finally:
         handle.remove()
     for q in range(4):
@@ -234,12 +236,16 @@ def check_places(network: pt.Network, layer: str, sides: tuple[int, int]) -> Non
                 raise Wrong(f"layer {layer!r} does not change where the image does")
 
 
-def _energies(output: Tensor, sides: tuple[int, int]) -> Tensor:
-    """E of a layer's output for five images; the layout is that whose h×w has the image's aspect."""
-    last = abs(output.shape[1] * sides[1] - output.shape[2] * sides[0]) <= max(sides) and not (
-        abs(output.shape[2] * sides[1] - output.shape[3] * sides[0]) <= max(sides)
-    )
-    values = (output.permute(0, 3, 1, 2) if last else output).double()
+def tensor_of(output: Any) -> Tensor:
+    """The tensor in a layer's output, which may be a tuple or a mapping that begins with it."""
+    tensor = first_tensor(output)
+    assert tensor is not None
+    return tensor
+
+
+def _energies(output: Tensor) -> Tensor:
+    """E of a layer's output for five images, 5×C×h×w."""
+    values = output.double()
     change = values[1:] - values[:1]
     change = (change - change.mean((2, 3), keepdim=True)).square()
     parts = [change[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in _quadrants(values.shape[2:])]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import perturb_tutorial as pt
 from perturb_tutorial.canvas import ImageCanvas
+from perturb_tutorial.networks.layers import layer_map
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import any_network
@@ -197,9 +198,10 @@ def test_a_layer_that_turns_the_image_is_found() -> None:
 
     module = spoken(convolutions())[0]
     network = as_network(nn.Sequential(module[0], Turned(), *module[1:]))
-    method_checks.check_places(network, "0", (SIZE, SIZE))
+    form = layer_map(network, "0")
+    method_checks.check_places(network, "0", form)
     with pytest.raises(method_checks.Wrong, match="does not change where the image does"):
-        method_checks.check_places(network, "1", (SIZE, SIZE))
+        method_checks.check_places(network, "1", form)
 
 
 def test_outcomes_are_sentences_of_ours_or_errors() -> None:
