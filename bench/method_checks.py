@@ -215,9 +215,11 @@ def check_places(network: pt.Network, layer: str, form: LayerMap) -> None:
     Raises:
         Wrong: for a ratio below 1.
     """
-    kept: list[Tensor] = []
+    kept: list[Any] = []
     sides = network.input_shape
-    handle = network.layer(layer).register_forward_hook(lambda _, __, output: kept.append(tensor_of(output)))
+    handle = network.layer(layer).register_forward_hook(
+        lambda _, __, output: kept.append(first_tensor(output))
+    )
     energies = torch.zeros(4, 4, dtype=torch.float64)
     try:
         for number in range(ROUNDS):
@@ -234,13 +236,6 @@ def check_places(network: pt.Network, layer: str, form: LayerMap) -> None:
             ratio = float(energies[q, q] + energies[p, p] - energies[q, p] - energies[p, q]) / ROUNDS
             if not ratio > 0:
                 raise Wrong(f"layer {layer!r} does not change where the image does")
-
-
-def tensor_of(output: Any) -> Tensor:
-    """The tensor in a layer's output, which may be a tuple or a mapping that begins with it."""
-    tensor = first_tensor(output)
-    assert tensor is not None
-    return tensor
 
 
 def _energies(output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A process that was forked while torch's threads existed would wait for them for good; here it is told instead.
+"""A process that was forked while torch's threads existed would wait for them for good; it gets an error instead.
 
 ``os.fork``, and the pools of ``multiprocessing`` that are made by it (the usual ones on Linux before Python 3.14),
 copy the memory of a process but only the thread that calls. OpenMP still counts on the threads that had worked for
@@ -6,8 +6,8 @@ that thread, and its next parallel loop in the child never ends. Nothing in torc
 any, so it is tried: the child forks once more, and that process, which has the same memory, runs one parallel loop.
 If it does not end, neither would the child's.
 
-Not tried and never told: a process that was not forked (``spawn``); one thread, as in the workers of a ``DataLoader``;
-a thread begun after the fork, for which OpenMP starts threads anew.
+Not tried and never refused: a process that was not forked (``spawn``); one thread, as in the workers of a
+``DataLoader``; a thread begun after the fork, for which OpenMP starts threads anew.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _judged(
     if seen.shape != (5, *output.form[1:]):
         return f"{got} and {_times(seen.shape)} for five"
     if form is None:
-        return f"{got}, whose places do not answer to the places of the image"
+        return f"{got}, whose positions do not respond to the positions of the image"
     return form._replace(runs=output.runs)
 
 

@@ -68,7 +68,7 @@ def quadrant_changes(output: Tensor) -> tuple[Tensor, float]:
     return (by_channel / torch.maximum(typical, floor)[:, None]).mean(1), float(share)
 
 
-class Answer(NamedTuple):
+class Contrast(NamedTuple):
     """``contrast``: the smaller of y·y and x·x. ``chance``: the root mean square of the six that mix signs.
     ``own``: every quadrant responds most to its own change.
     """
@@ -88,8 +88,8 @@ class Answer(NamedTuple):
         return not self.is_clear and self.contrast > max(LEAST_CONTRAST / 2, self.chance)
 
 
-def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
-    """The answer for a layer with these E, one for each round."""
+def contrast_of(rounds: Sequence[Tensor]) -> Contrast:
+    """The contrasts of a layer with these E, one for each round."""
     logs = torch.stack([(e / e.max().clamp(min=1e-300)).clamp(min=_LEAST_SHARE).log() for e in rounds]).mean(
         0
     )
@@ -97,7 +97,7 @@ def answer_to_place(rounds: Sequence[Tensor]) -> Answer:
     mixed = contrasts[1:, 1:][~torch.eye(3, dtype=torch.bool)]
     centered = logs - logs.mean(0) - logs.mean(1, keepdim=True)
     own = all(torch.equal(centered.argmax(axis), torch.arange(4)) for axis in (0, 1))
-    return Answer(float(contrasts.diagonal()[1:3].min()), float(mixed.square().mean().sqrt()), own)
+    return Contrast(float(contrasts.diagonal()[1:3].min()), float(mixed.square().mean().sqrt()), own)
 
 
 class Response(NamedTuple):
@@ -110,22 +110,22 @@ class Response(NamedTuple):
     share: float
 
     @property
-    def answers(self) -> dict[LayerMap, Answer]:
+    def contrasts(self) -> dict[LayerMap, Contrast]:
         """How the layer responds to position, by the form of its output."""
-        return {form: answer_to_place(rounds) for form, rounds in self.changes.items()}
+        return {form: contrast_of(rounds) for form, rounds in self.changes.items()}
 
     @property
     def clear(self) -> dict[LayerMap, float]:
         """The forms in which the layer clearly responds to position, with the contrast of each."""
-        return {form: answer.contrast for form, answer in self.answers.items() if answer.is_clear}
+        return {form: found.contrast for form, found in self.contrasts.items() if found.is_clear}
 
     def is_open(self, few: int) -> bool:
         """Whether more rounds may show the layer to be a map; with fewer than ``few`` values one is not enough."""
-        answers = self.answers.values()
-        if any(answer.is_clear for answer in answers) or not self.share > 0:
+        contrasts = self.contrasts.values()
+        if any(each.is_clear for each in contrasts) or not self.share > 0:
             return False
         first = max((len(rounds) for rounds in self.changes.values()), default=0) == 1
-        return (first and math.prod(self.shape[1:]) < few) or any(answer.is_open for answer in answers)
+        return (first and math.prod(self.shape[1:]) < few) or any(each.is_open for each in contrasts)
 
 
-__all__ = ["Answer", "Response", "answer_to_place", "quadrant_changes", "quadrant_images"]
+__all__ = ["Contrast", "Response", "contrast_of", "quadrant_changes", "quadrant_images"]

@@ -125,14 +125,14 @@ def test_of_a_transformer_only_maps_are_maps():
 
 
 REFUSED = {
-    "places": "got 1×128×8×8 for one image, whose places do not answer",
-    "k_norm": "got 1×2×64×64 for one image, whose places do not answer",
+    "places": "got 1×128×8×8 for one image, whose positions do not respond",
+    "k_norm": "got 1×2×64×64 for one image, whose positions do not respond",
     "table": "got 1×2×64×64 for one image and 1×2×64×64 for five",
-    "attention": "got 1×2×64×64 for one image, whose places do not answer",
-    "gram": "got 1×2×64×64 for one image, whose places do not answer",
+    "attention": "got 1×2×64×64 for one image, whose positions do not respond",
+    "gram": "got 1×2×64×64 for one image, whose positions do not respond",
     "per_image": "got 1×128×8×8 for one image and 1×128×8×8 for five",
     "second": r"got tuple\)",
-    "turned": "got 1×128×8×8 for one image, whose places do not answer",
+    "turned": "got 1×128×8×8 for one image, whose positions do not respond",
     "unused": "is not run in the forward pass",
 }
 

@@ -123,7 +123,7 @@ class Turned(nn.Module):
     ("layer", "message"),
     [
         ("batch_second", r"got 64×1×64 for one image, more than one row\)"),
-        ("channels_second", "got 1×64×64 for one image, whose places do not answer"),
+        ("channels_second", "got 1×64×64 for one image, whose positions do not respond"),
     ],
 )
 def test_turned_tokens_are_refused(layer, message):
