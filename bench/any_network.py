@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from architectures import Architecture, architectures
-from method_checks import CHECKS, checks, grad_cam_layer, outcome
+from method_checks import CHECKS, checks, grad_cam_layer, outcome, settings_for
 from redrawn import Mute, logits_of, noise, redraw, silent_blocks
 
 import perturb_tutorial as pt
@@ -98,6 +98,11 @@ def examine(architecture: Architecture) -> Iterable[dict[str, Any]]:
     )
     if not made:
         yield {"checks": dict.fromkeys(CHECKS, refusal)}
+        return
+    try:
+        settings_for(made[0], images)
+    except Mute as reason:
+        yield {"left_out": str(reason)}
         return
     yield {"layer": grad_cam_layer(made[0])}
     for name, found in checks(made[0], images):

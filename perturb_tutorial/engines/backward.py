@@ -45,6 +45,11 @@ def _convolution_backward(
     """The gradient of a convolution with respect to its input, itself a convolution."""
     if transposed or wanted[1] or wanted[2]:
         raise NoRuleError("a transposed convolution or a trainable one")
+    sizes = weight.shape[2:]
+    # One number stands for all sides, as with padding="valid".
+    stride, padding, dilation = (
+        list(values) * len(sizes) if len(values) == 1 else values for values in (stride, padding, dilation)
+    )
     reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     if all(step == 1 for step in stride) and all(r >= p for r, p in zip(reach, padding, strict=True)):
         turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

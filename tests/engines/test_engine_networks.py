@@ -228,6 +228,9 @@ NETWORKS = {
         nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU6(), nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.ReLU6(),
         nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, 2, 0, groups=16), nn.ReLU6(), *head(16),
     ),
+    "valid padding": lambda: nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, "valid"), nn.SiLU(), nn.Conv2d(16, 16, 3, 2, "valid", groups=16), nn.SiLU(), *head(16),
+    ),
     "max pooling": lambda: nn.Sequential(
         nn.Conv2d(3, 16, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(16, 16, 3), nn.MaxPool2d(2),
         nn.ReLU(), nn.MaxPool2d((3, 2), (2, 1), ceil_mode=True), *head(16),
