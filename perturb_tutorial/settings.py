@@ -8,7 +8,6 @@ supplement, "eq. 6" an equation of the main text.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import operator
 import reprlib
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from perturb_tutorial.reading import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,12 @@ GAMES = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number above every float
+        return False
 
 
 def check_seed(seed: Any) -> int:
@@ -245,7 +251,7 @@ class MaskSettings:
         settings = find_preset(name).settings
         return settings.replace(mask_scale=ALEXNET_MASK_SCALE) if network == "alexnet" else settings
 
-    def replace(self, **changes: Any) -> MaskSettings:
+    def replace(self, /, **changes: Any) -> MaskSettings:
         """A copy with ``changes``; an unknown setting raises and lists what there is."""
         unknown = sorted(set(changes) - {item.name for item in dataclasses.fields(self)})
         if unknown:
@@ -261,7 +267,7 @@ class MaskSettings:
     def from_file(cls, path: str | Path, base: MaskSettings | None = None) -> MaskSettings:
         """``base`` (the defaults) changed by a JSON object of settings, such as results.json's."""
         try:
-            changes = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            changes = read_json(path, 1, depth=_DEPTH)
         except OSError as error:
             raise ValueError(f"settings: {path} cannot be read ({error.strerror})") from error
         except ValueError as error:

@@ -12,7 +12,6 @@ turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from pathlib import Path
@@ -20,23 +19,28 @@ from typing import Any
 
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point, printable
 from perturb_tutorial.metrics.segments import run_lengths
+from perturb_tutorial.reading import read_json
 
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
 FAR = 10
 """A coordinate beyond this many times the image's longer side is a mistake. pycocotools would visit every pixel along
 such an outline."""
+MEGABYTES = 1500
+"""Largest annotation file; COCO's own have up to 450 MB, LVIS's 1,200."""
+CLASSES = 1000
+"""Of ImageNet, which ``imagenet_index`` numbers from 0."""
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """A COCO file's content; ``ValueError`` with one line where it is missing, cut off or something else."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, MEGABYTES)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such annotation file") from None
     except OSError as error:
         raise ValueError(f"{path}: the annotation file cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path}: the annotation file is not whole JSON ({error}); copy or download it again"
         ) from None
