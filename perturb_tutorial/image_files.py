@@ -23,8 +23,6 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, _imaging
 
 from perturb_tutorial.reading import open_regular
 
-MIN_SIDE = 8
-"""Smallest side of a photograph in its file, image px."""
 MAX_PIXELS = 100_000_000
 """Largest photograph; more is refused before it is decoded."""
 MAX_BUFFERED_PIXELS = 52_000_000
@@ -219,12 +217,10 @@ def _check_size(image: Image.Image, most: int, of: str = "") -> None:
         raise Unusable(
             f"has {width * height / 1e6:.0f} megapixels, more than {most // 10**6}{of}; make it smaller first"
         )
-    if min(width, height) < MIN_SIDE:
-        raise Unusable(f"is {width}×{height} px; expected at least {MIN_SIDE} px a side")
 
 
 def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuses numbers whose scale or sign Pillow does not keep, such as int32 and 12 bits: they would load almost black."""
+    """Refuses numbers whose scale or sign Pillow drops, such as int32 and 12 bits: they would load almost black."""
     bits = image.tag_v2.get(258, (1,))
     forms = image.tag_v2.get(339, (1,))
     if 3 in forms:

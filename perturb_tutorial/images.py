@@ -22,6 +22,8 @@ from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial.image_files import Decoded, Unusable, decode, refusals, upright_size, warn_of_damage
 from perturb_tutorial.settings import Size, check_size, sides
 
+MIN_SIDE = 8
+"""Smallest side of a photograph in its file, image px."""
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of the modes that images are read in, by their number of channels."""
 
@@ -115,7 +117,7 @@ def image_sizes(paths: Paths) -> list[tuple[int, int]]:
     sizes, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            sizes.append(upright_size(Path(path)))
+            sizes.append(_check_side(upright_size(Path(path))))
         except Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors:
@@ -135,9 +137,16 @@ def _load(path: Path, shape: tuple[int, int], channels: int, crop: str | None) -
     """C×H×W in [0, 1]; ``Unusable`` with the reason and the remedy if the file gives none."""
     with refusals():
         decoded = decode(path)
+        _check_side(decoded.size)
         image = _fit(decoded, shape, channels, crop)
     warn_of_damage(path, decoded)
     return image
+
+
+def _check_side(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < MIN_SIDE:
+        raise Unusable(f"is {size[1]}×{size[0]} px; expected at least {MIN_SIDE} px a side")
+    return size
 
 
 def _fit(decoded: Decoded, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:

@@ -34,6 +34,10 @@ INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 
 MOST_ITERATIONS = 1_000_000
 """More are a slip of the finger: the path of the score would fill the memory."""
+LARGEST_VALUE = 1e12
+"""Of a setting that is no length: far above any use, and float32 holds its products with scores and sums."""
+_DEPTH = 16
+"""How deeply a file of settings may be nested; the settings themselves are numbers and names."""
 LARGEST_SEED = 2**63 - 1
 """Every generator here takes seeds from 0 to this one, and results.json holds them exactly."""
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
@@ -214,6 +218,9 @@ class MaskSettings:
         for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "tv_exponent", "area_weight", "tv_weight"):
+            if getattr(self, name) > LARGEST_VALUE:
+                raise ValueError(f"{name}: expected at most {LARGEST_VALUE:g}, got {getattr(self, name)!r}")
         if not 1 <= self.mask_scale <= REFERENCE_SIZE:
             raise ValueError(
                 f"mask_scale: expected 1 to {REFERENCE_SIZE} image px for a mask px, got {self.mask_scale!r}"

@@ -33,7 +33,8 @@ ORDER = (
     {"__main__"},
 )
 METHOD = {
-    "settings", "images", "image_files", "files", "reading", "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
+    "settings", "images", "image_files", "files", "reading",
+    "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks"}

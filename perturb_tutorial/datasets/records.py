@@ -106,8 +106,9 @@ class Pair:
 def check_image(record: ImageRecord) -> ImageRecord:
     """The record after a check of its file: with the size of the file, or with the ``problem`` of the file.
 
-    Problems: the file is missing or not one that :func:`~perturb_tutorial.load_images` reads, or its size (with its EXIF orientation, as images are
-    loaded) is not the annotated one. The file is decoded completely, since a truncated file still has a valid header.
+    Problems: the file is missing or not one that :func:`~perturb_tutorial.load_images` reads, or its size (with its
+    EXIF orientation, as images are loaded) is not the annotated one. The file is decoded completely, since a truncated
+    file still has a valid header.
     """
     if record.problem is not None:
         return record
