@@ -148,10 +148,7 @@ def decode(path: Path) -> Decoded:
         except Exception as error:
             if not head.startswith(_PNG):
                 raise
-            try:
-                decoded = _decode(_Metered(_pixels_only(file)))
-            except Exception:
-                raise error from None  # its pixels are damaged, too
+            decoded = _decode(_Metered(_pixels_only(file)))
             decoded.damage = _line(error)
             return decoded
 
@@ -187,9 +184,17 @@ def _decode(file: _Metered) -> Decoded:
         return _decode_tiff(image)
     image.load()
     try:
-        return Decoded(image, _TURNS.get(image.getexif().get(_ORIENTATION, 1)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Image.Exif().load(
+                image.info.get("exif") or b""
+            )  # what a JPEG's first reading, when it is opened, hides
+            orientation = image.getexif().get(_ORIENTATION)
     except Exception as error:  # Pillow's readers of EXIF and XMP may raise anything on damaged bytes
         return Decoded(image, damage=_line(error))
+    if orientation is None and caught:
+        return Decoded(image, damage=" ".join(str(caught[0].message).split()))
+    return Decoded(image, _TURNS.get(orientation))
 
 
 def _decode_tiff(image: TiffImagePlugin.TiffImageFile) -> Decoded:

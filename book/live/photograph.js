@@ -32,7 +32,9 @@ export async function readPhotograph(file, fit, constants, report = () => {}) {
   }
   if (file.size > constants.max_megabytes * 1e6) {
     const megabytes = Math.round(file.size / 1e6);
-    throw new PhotographError(`has ${megabytes} MB, more than ${constants.max_megabytes}; make it smaller first`);
+    throw new PhotographError(
+      `has ${megabytes} MB, more than ${constants.max_megabytes}; make it smaller first`,
+    );
   }
   const header = readHeader(new Uint8Array(await file.arrayBuffer()));
   checkSize(header, constants);
@@ -171,7 +173,11 @@ function webpHeader(view, part) {
     const sides = view.getUint32(21, true);
     return { kind: "WebP", width: (sides & 0x3fff) + 1, height: ((sides >> 14) & 0x3fff) + 1 };
   }
-  return { kind: "WebP", width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
+  return {
+    kind: "WebP",
+    width: view.getUint16(26, true) & 0x3fff,
+    height: view.getUint16(28, true) & 0x3fff,
+  };
 }
 
 /**

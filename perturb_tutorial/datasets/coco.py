@@ -123,11 +123,13 @@ def _box_fault(box: object, height: int, width: int) -> str | None:
     return None if x < width and y < height and x + w > 0 and y + h > 0 else "a box outside of the image"
 
 
-def _points_fault(points: object) -> str | None:
-    whole = points is None or (
-        isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points))
-    )
-    return None if whole else "key points that are not numbers x, y, v"
+def _points_fault(points: object, height: int, width: int) -> str | None:
+    if points is None:
+        return None
+    if not isinstance(points, list) or len(points) % 3 or not all(map(is_number, points)):
+        return "key points that are not numbers x, y, v"
+    far = max(map(abs, points), default=0) > FAR * max(height, width)
+    return "key points far outside of the image" if far else None
 
 
 def _parts(annotation: dict[str, Any], names: list[str]) -> dict[str, tuple[Point, ...]]:
@@ -208,7 +210,7 @@ def _read_annotations(
             if fault is None and not is_flag(annotation.get("iscrowd", 0)):
                 fault = f"iscrowd is {reprlib.repr(annotation['iscrowd'])}, neither 0 nor 1"
             if fault is None and keypoints[category]:
-                fault = _points_fault(annotation.get("keypoints"))
+                fault = _points_fault(annotation.get("keypoints"), height, width)
             if fault is None and segments:
                 segmentation, fault = _segments(annotation.get("segmentation"), height, width)
         if fault is not None:
@@ -216,12 +218,12 @@ def _read_annotations(
             continue
         seen.add(key)
         x, y, w, h = (float(value) for value in annotation["bbox"])
-        area = annotation.get("area")
+        area: Any = annotation.get("area")
         instances[image_id].append(
             Instance(
                 category=category,
                 box=(x, y, w, h),
-                area=w * h if area is None or not is_number(area) else float(area),
+                area=float(area) if is_number(area) and 0 <= area <= height * width else w * h,
                 segmentation=segmentation,
                 crowd=bool(annotation.get("iscrowd", 0)),
                 parts=_parts(annotation, keypoints[category]),

@@ -251,6 +251,8 @@ def read_imagenet(
     box_source = Path(boxes) if boxes is not None else _first(root, [SOLUTION]) or _xml_folder(root, split)
     if box_source is not None and not box_source.exists():
         raise ValueError(f"boxes: {box_source} does not exist")
+    if box_source is not None and not (box_source.is_file() or box_source.is_dir()):
+        raise ValueError(f"boxes: {box_source} is neither a file nor a folder")
     solution = read_solution(box_source) if box_source is not None and box_source.is_file() else {}
     black_file = Path(black_list) if black_list is not None else _first(root, [BLACK_LIST])
     black = read_black_list(black_file) if black_file is not None else frozenset()
