@@ -194,7 +194,7 @@ def _decode(file: _Metered) -> Decoded:
         return Decoded(image, damage=_line(error))
     if orientation is None and caught:
         return Decoded(image, damage=" ".join(str(caught[0].message).split()))
-    return Decoded(image, _TURNS.get(orientation))
+    return Decoded(image, _TURNS.get(orientation or 1))
 
 
 def _decode_tiff(image: TiffImagePlugin.TiffImageFile) -> Decoded:
