@@ -74,7 +74,12 @@ def load_images(
     """Photographs as one tensor N×C×H×W, float32 in [0, 1].
 
     Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is applied, an
-    animation gives its first frame.
+    animation gives its first frame. A file whose metadata alone is damaged is loaded without it, with a warning, since
+    its orientation is then not known.
+
+    Refused are, among others, files that are not regular (pipes, devices), those of more than 100 megapixels (52 for
+    WebP, TIFF and JPEGs of several scans) or 400 MB (WebP 64), JPEGs of more than 100 scans, and TIFFs of 32-bit,
+    signed or floating-point numbers. No file that is accepted takes more than 1 GB.
 
     Args:
         paths: one file or several.

@@ -98,12 +98,11 @@ def read_json(path: str | Path, megabytes: int, *, depth: int | None = None) -> 
 
 
 def _deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested in each other more than ``depth`` times."""
     level = [value]
     for _ in range(depth + 1):
-        level = [
-            item
-            for whole in level
-            if isinstance(whole, dict | list)
-            for item in (whole.values() if isinstance(whole, dict) else whole)
-        ]
-    return bool(level)
+        level = [whole for whole in level if isinstance(whole, dict | list)]
+        if not level:
+            return False
+        level = [item for whole in level for item in (whole.values() if isinstance(whole, dict) else whole)]
+    return True
