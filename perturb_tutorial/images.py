@@ -7,8 +7,6 @@ filter does; enlarging is bilinear.
 
 from __future__ import annotations
 
-import errno
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +15,15 @@ from typing import Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial.image_files import Decoded, Unusable, decode, refusals, upright_size, warn_of_damage
 from perturb_tutorial.settings import Size, check_size, sides
 
 MIN_SIDE = 8
 """Smallest side of a photograph in its file, image px."""
-MAX_PIXELS = 100_000_000
-"""Largest photograph; more is refused before it is decoded."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-"""Pillow's names of the formats that are read. Others are refused: EPS, for one, would start Ghostscript."""
-
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of the modes that images are read in, by their number of channels."""
 
@@ -57,10 +50,6 @@ class ImageErrors(ValueError):
         super().__init__("\n".join(map(str, self.errors)))
 
 
-class _Unusable(Exception):
-    """Why one file is refused."""
-
-
 @overload
 def load_images(
     paths: Paths,
@@ -85,7 +74,12 @@ def load_images(
     """Photographs as one tensor N×C×H×W, float32 in [0, 1].
 
     Gray, 16-bit, CMYK and palette images become RGB, transparency is laid over white, EXIF orientation is applied, an
-    animation gives its first frame.
+    animation gives its first frame. A file whose metadata alone is damaged is loaded without it, with a warning, since
+    its orientation is then not known.
+
+    Refused are, among others, files that are not regular (pipes, devices), those of more than 100 megapixels (52 for
+    WebP, TIFF and JPEGs of several scans) or 400 MB (WebP 64), JPEGs of more than 100 scans, and TIFFs of 32-bit,
+    signed or floating-point numbers. No file that is accepted takes more than 1 GB.
 
     Args:
         paths: one file or several.
@@ -114,8 +108,8 @@ def load_images(
     loaded, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            loaded.append(_fit(_open(Path(path)), shape, channels, crop))
-        except _Unusable as reason:
+            loaded.append(_load(Path(path), shape, channels, crop))
+        except Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors and on_error == "raise":
         raise ImageErrors(errors)
@@ -128,8 +122,8 @@ def image_sizes(paths: Paths) -> list[tuple[int, int]]:
     sizes, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            sizes.append(_open(Path(path)).size[::-1])
-        except _Unusable as reason:
+            sizes.append(_check_side(upright_size(Path(path))))
+        except Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors:
         raise ImageErrors(errors)
@@ -140,67 +134,49 @@ def _listed(paths: Paths) -> list[str | Path]:
     return [paths] if isinstance(paths, str | Path) else list(paths)
 
 
-def _open(path: Path) -> Image.Image:
-    """The whole, upright, decoded image; ``_Unusable`` with the reason and the remedy if there is none."""
-    try:
-        if path.is_dir():
-            raise _Unusable("is a folder; name the image files in it")
-        if path.stat().st_size == 0:
-            raise _Unusable("is empty (0 bytes); copy the file again")
-        with warnings.catch_warnings():
-            # Pillow warns of sizes that _check_size decides on.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                _check_size(image)
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise _Unusable("no such file; check the path") from None
-    except PermissionError:
-        raise _Unusable("no permission to read it; change its mode") from None
-    except Image.DecompressionBombError:
-        raise _Unusable(f"has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first") from None
-    except UnidentifiedImageError:
-        raise _Unusable(
-            "is not an image that can be read here; expected JPEG, PNG, WebP, TIFF, GIF or BMP"
-        ) from None
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
-            raise _Unusable(f"cannot be read ({error.strerror})") from None
-        raise _Unusable(f"is damaged or cut off ({error}); copy the file again") from None
-    except _Unusable:
-        raise
-    except Exception as error:  # Pillow's decoders may raise anything on damaged bytes
-        raise _Unusable(f"is damaged ({type(error).__name__}: {error}); copy the file again") from None
+_AT_ONCE = 2**21
+"""Pixels that are converted at once."""
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _Unusable(
-            f"has {width * height / 1e6:.0f} megapixels, more than {MAX_PIXELS // 10**6}; make it smaller first"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise _Unusable(f"is {width}×{height} px; expected at least {MIN_SIDE} px a side")
+def _load(path: Path, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
+    """C×H×W in [0, 1]; ``Unusable`` with the reason and the remedy if the file gives none."""
+    with refusals():
+        decoded = decode(path)
+        _check_side(decoded.size)
+        image = _fit(decoded, shape, channels, crop)
+    warn_of_damage(path, decoded)
+    return image
 
 
-def _fit(image: Image.Image, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
+def _check_side(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < MIN_SIDE:
+        raise Unusable(f"is {size[1]}×{size[0]} px; expected at least {MIN_SIDE} px a side")
+    return size
+
+
+def _fit(decoded: Decoded, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
     """C×H×W in [0, 1]."""
-    bands = _bands(image, channels)
-    height, width = shape
-    across, down = float(image.width), float(image.height)
+    full = 65535.0 if decoded.image.mode.startswith("I") else 255.0
+    bands = _bands(decoded, channels)
+    whole, (height, width) = decoded.size, shape
+    across, down = float(whole[1]), float(whole[0])
     if crop == "center":
         across, down = min(across, down * width / height), min(down, across * height / width)
-    left, top = (image.width - across) / 2, (image.height - down) / 2
+    left, top = (whole[1] - across) / 2, (whole[0] - down) / 2
     box = (left, top, left + across, top + down)
     shrinks = across >= width and down >= height
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    planes = np.concatenate([_planes(band.resize((width, height), method, box=box)) for band in bands])
-    full = _full_scale(image)
-    if len(planes) < channels:  # 16-bit gray
-        opaque = np.full_like(planes, full)
-        planes = np.concatenate([planes, planes, planes, opaque][:channels])
-    return (torch.from_numpy(planes) / full).clamp(0, 1)
+    planes = []
+    while bands:
+        band = bands.pop(0)
+        upright = band if decoded.turn is None else band.transpose(decoded.turn)
+        del band  # so that a large picture's bands are turned one by one
+        planes.append(_planes(upright.resize((width, height), method, box=box)))
+    values = np.concatenate(planes)
+    if len(values) < channels:  # 16-bit gray
+        opaque = np.full_like(values, full)
+        values = np.concatenate([values, values, values, opaque][:channels])
+    return (torch.from_numpy(values) / full).clamp(0, 1)
 
 
 def _planes(image: Image.Image) -> NDArray[np.float32]:
@@ -209,26 +185,43 @@ def _planes(image: Image.Image) -> NDArray[np.float32]:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _full_scale(image: Image.Image) -> float:
-    return 65535.0 if image.mode.startswith("I") else 255.0
-
-
-def _bands(image: Image.Image, channels: int) -> list[Image.Image]:
-    """The color planes to be resized: one of 16-bit gray values as floats, or ``channels`` of 8 bits.
+def _bands(decoded: Decoded, channels: int) -> list[Image.Image]:
+    """The color planes to be turned and resized: one of 16-bit gray values as floats, or ``channels`` of 8 bits.
 
     Those of RGBA are one image, which Pillow resizes with its colors weighted by alpha.
     """
-    if image.mode.startswith("I"):
-        values: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
-        if values.size and values.max() > 65535:
-            raise _Unusable("holds 32-bit pixels; save it with 8 or 16 bits a channel")
-        return [Image.fromarray(values)]
-    if image.mode == "F":
-        raise _Unusable("holds floating-point pixels; save it with 8 or 16 bits a channel")
-    if channels == 4:
-        return [image.convert("RGBA")]
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return list(image.convert(CHANNELS[channels]).split())
+    deep = decoded.image.mode.startswith("I")
+    if channels == 4 and not deep:
+        # Each form takes the place of the one before it, which is freed: of 100 megapixels there are two at most.
+        if decoded.image.mode != "RGBA":
+            decoded.image = decoded.image.convert("RGBA")
+        if decoded.turn is not None:
+            decoded.image, decoded.turn = decoded.image.transpose(decoded.turn), None
+        return [decoded.image]
+    image = decoded.image
+    bands = [Image.new("F" if deep else "L", image.size) for _ in range(1 if deep else channels)]
+    rows = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        parts = [_deep_gray(strip)] if deep else _opaque(strip).convert(CHANNELS[channels]).split()
+        for band, part in zip(bands, parts, strict=True):
+            band.paste(part, (0, top))
+    return bands
+
+
+def _deep_gray(image: Image.Image) -> Image.Image:
+    """16-bit gray as floats; the value that a PNG may declare transparent is white."""
+    values = image.convert("F")
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return values
+    pixels = np.asarray(values)
+    return Image.fromarray(np.where(pixels == clear, np.float32(65535), pixels))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image laid over white."""
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

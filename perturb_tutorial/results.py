@@ -15,9 +15,11 @@ from torch import Tensor
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.objectives import objective
+from perturb_tutorial.reading import open_regular
 from perturb_tutorial.settings import MaskSettings
 
 FORMAT = "perturb_tutorial masks 1"
+MASKS_MEGABYTES = 10_000  # a mask and its history have some 10 kB
 
 EARLY = 5
 """Iterations over which two runs of one optimization stay together, whatever rounds differently in them."""
@@ -171,7 +173,8 @@ class Masks:
     def load(cls, path: str | Path) -> Masks:
         """Reads what :meth:`save` wrote; no code in the file is run. Errors: ``ValueError`` for another file."""
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with open_regular(path, MASKS_MEGABYTES) as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except OSError as error:
             raise ValueError(f"masks: {path} cannot be read ({error.strerror})") from error
         except Exception as error:  # torch raises what the pickle and zip readers raise

@@ -8,7 +8,6 @@ supplement, "eq. 6" an equation of the main text.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import operator
 import reprlib
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from perturb_tutorial.reading import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,10 @@ INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
 
 MOST_ITERATIONS = 1_000_000
 """More are a slip of the finger: the path of the score would fill the memory."""
+LARGEST_VALUE = 1e12
+"""Of a setting that is no length: far above any use, and float32 holds its products with scores and sums."""
+_DEPTH = 16
+"""How deeply a file of settings may be nested; the settings themselves are numbers and names."""
 LARGEST_SEED = 2**63 - 1
 """Every generator here takes seeds from 0 to this one, and results.json holds them exactly."""
 ALEXNET_MASK_SCALE = REFERENCE_SIZE / 30
@@ -135,7 +140,12 @@ GAMES = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number above every float
+        return False
 
 
 def check_seed(seed: Any) -> int:
@@ -208,6 +218,9 @@ class MaskSettings:
         for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "tv_exponent", "area_weight", "tv_weight"):
+            if getattr(self, name) > LARGEST_VALUE:
+                raise ValueError(f"{name}: expected at most {LARGEST_VALUE:g}, got {getattr(self, name)!r}")
         if not 1 <= self.mask_scale <= REFERENCE_SIZE:
             raise ValueError(
                 f"mask_scale: expected 1 to {REFERENCE_SIZE} image px for a mask px, got {self.mask_scale!r}"
@@ -245,7 +258,7 @@ class MaskSettings:
         settings = find_preset(name).settings
         return settings.replace(mask_scale=ALEXNET_MASK_SCALE) if network == "alexnet" else settings
 
-    def replace(self, **changes: Any) -> MaskSettings:
+    def replace(self, /, **changes: Any) -> MaskSettings:
         """A copy with ``changes``; an unknown setting raises and lists what there is."""
         unknown = sorted(set(changes) - {item.name for item in dataclasses.fields(self)})
         if unknown:
@@ -261,7 +274,7 @@ class MaskSettings:
     def from_file(cls, path: str | Path, base: MaskSettings | None = None) -> MaskSettings:
         """``base`` (the defaults) changed by a JSON object of settings, such as results.json's."""
         try:
-            changes = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            changes = read_json(path, 1, depth=_DEPTH)
         except OSError as error:
             raise ValueError(f"settings: {path} cannot be read ({error.strerror})") from error
         except ValueError as error:

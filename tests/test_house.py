@@ -20,8 +20,8 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "masks", "metrics", "batches", "_forks"},
-    {"images", "perturbations", "objectives", "results"},
+    {"settings", "files", "reading", "masks", "metrics", "batches", "_forks"},
+    {"image_files", "images", "perturbations", "objectives", "results"},
     {"networks"},
     {"engines", "initialization"},
     {"canvas"},
@@ -33,7 +33,8 @@ ORDER = (
     {"__main__"},
 )
 METHOD = {
-    "settings", "images", "files", "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
+    "settings", "images", "image_files", "files", "reading",
+    "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks"}

@@ -266,3 +266,28 @@ def test_the_command_line_tells_of_a_seed_that_is_none(tmp_path):
             result = CliRunner().invoke(app, [*command, "--seed", seed, "--output", str(tmp_path / "out")])
             assert result.exit_code == 2, (command, seed)
             assert "'--seed'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"self": 1}', "settings: expected game, .*; got self$"),
+        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000 + "]" * 100_000, "is not JSON .*nested"),
+        ('{"jitter": ' + "[" * 40 + "]" * 40 + "}", "is nested more than 16 deep"),
+        ('{"area_weight": 1' + "0" * 309 + "}", "area_weight: expected a number of at least 0"),
+        ('{"area_weight": 1' + "0" * 5000 + "}", "thousands of digits"),
+        ('{"learning_rate": 1e39}', r"learning_rate: expected at most 1e\+12, got 1e\+39"),
+        ('{"tv_exponent": NaN}', "tv_exponent: expected a number above 0, got nan"),
+        ("\xff", "is not JSON"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_odd_files_of_settings_are_refused_in_one_line(tmp_path, text, said):
+    path = tmp_path / "settings.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=said) as caught:
+        pt.MaskSettings.from_file(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

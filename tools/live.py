@@ -82,7 +82,7 @@ def numbers() -> dict[str, Any]:
     import matplotlib as mpl
     import torch
 
-    from perturb_tutorial import images, initialization, masks, plotting, settings
+    from perturb_tutorial import image_files, images, initialization, masks, plotting, settings
     from perturb_tutorial.networks import ZOO
 
     adam = torch.optim.Adam([torch.zeros(1)]).defaults
@@ -97,7 +97,7 @@ def numbers() -> dict[str, Any]:
             "suppressed": initialization.SUPPRESSED,
             "preserved": initialization.PRESERVED,
             "adam": {"beta1": adam["betas"][0], "beta2": adam["betas"][1], "epsilon": adam["eps"]},
-            "max_pixels": images.MAX_PIXELS,
+            **{name.lower(): limit for name, limit in vars(image_files).items() if name.startswith("MAX_")},
             "min_side": images.MIN_SIDE,
         },
         "settings_table": settings.settings_table(),

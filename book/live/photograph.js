@@ -9,7 +9,10 @@
 import { fitPhotograph } from "./resample.js";
 
 /** @typedef {import("./settings.js").Constants} Constants */
-/** @typedef {{kind: string, width: number, height: number}} Header 0×0 where the header does not say */
+/**
+ * @typedef {{kind: string, width: number, height: number, scans?: number}} Header 0×0 where the header does not say;
+ * `scans` of a JPEG
+ */
 
 const EXPECTED = "expected JPEG, PNG, WebP, GIF or BMP";
 
@@ -26,6 +29,12 @@ export class PhotographError extends Error {}
 export async function readPhotograph(file, fit, constants, report = () => {}) {
   if (file.size === 0) {
     throw new PhotographError("is empty (0 bytes); copy the file again");
+  }
+  if (file.size > constants.max_megabytes * 1e6) {
+    const megabytes = Math.round(file.size / 1e6);
+    throw new PhotographError(
+      `has ${megabytes} MB, more than ${constants.max_megabytes}; make it smaller first`,
+    );
   }
   const header = readHeader(new Uint8Array(await file.arrayBuffer()));
   checkSize(header, constants);
@@ -60,12 +69,23 @@ async function decode(file, header) {
   }
 }
 
-/** @param {Header} header @param {Constants} constants */
-function checkSize({ width, height }, { max_pixels, min_side }) {
-  if (width * height > max_pixels) {
-    const megapixels = Math.round((width * height) / 1e6);
+/**
+ * @param {Header} header
+ * @param {Constants} constants
+ */
+export function checkSize({ kind, width, height, scans = 1 }, constants) {
+  const { max_pixels, max_buffered_pixels, max_scans, max_scanned_pixels, min_side } = constants;
+  const pixels = width * height;
+  const buffered = kind === "WebP" ? " for a WebP file" : scans > 1 ? " for a JPEG of several scans" : "";
+  const most = buffered === "" ? max_pixels : max_buffered_pixels;
+  if (pixels > most) {
     throw new PhotographError(
-      `has ${megapixels} megapixels, more than ${max_pixels / 1e6}; make it smaller first`,
+      `has ${Math.round(pixels / 1e6)} megapixels, more than ${most / 1e6}${buffered}; make it smaller first`,
+    );
+  }
+  if (scans > max_scans || scans * pixels > max_scanned_pixels) {
+    throw new PhotographError(
+      `is a JPEG of ${scans} scans, too many for its size; save it again as a baseline JPEG`,
     );
   }
   if (width > 0 && Math.min(width, height) < min_side) {
@@ -120,14 +140,14 @@ export function readHeader(bytes) {
       const height = Math.abs(view.getInt32(22, true)); // negative when it runs from the top
       return { kind: "BMP", width: view.getInt32(18, true), height };
     }
+    if (text(0, 4) === "RIFF" && text(8, 12) === "WEBP") {
+      return webpHeader(view, text(12, 16));
+    }
   } catch (error) {
     if (error instanceof RangeError) {
       throw new PhotographError("is damaged or cut off; copy the file again");
     }
     throw error;
-  }
-  if (text(0, 4) === "RIFF" && text(8, 12) === "WEBP") {
-    return { kind: "WebP", width: 0, height: 0 };
   }
   if (text(4, 8) === "ftyp") {
     const kind = text(8, 11) === "avi" ? "AVIF" : "HEIC";
@@ -137,6 +157,27 @@ export function readHeader(bytes) {
     throw new PhotographError(`is a PDF, not a photograph; ${EXPECTED}`);
   }
   throw new PhotographError(`is not an image that can be read here; ${EXPECTED}`);
+}
+
+/**
+ * @param {DataView} view
+ * @param {string} part the kind of its first part: extended, lossless or lossy
+ * @returns {Header}
+ */
+function webpHeader(view, part) {
+  if (part === "VP8X") {
+    const side = (/** @type {number} */ at) => (view.getUint32(at, true) & 0xffffff) + 1;
+    return { kind: "WebP", width: side(24), height: side(27) };
+  }
+  if (part === "VP8L") {
+    const sides = view.getUint32(21, true);
+    return { kind: "WebP", width: (sides & 0x3fff) + 1, height: ((sides >> 14) & 0x3fff) + 1 };
+  }
+  return {
+    kind: "WebP",
+    width: view.getUint16(26, true) & 0x3fff,
+    height: view.getUint16(28, true) & 0x3fff,
+  };
 }
 
 /**
@@ -168,8 +209,34 @@ function jpegHeader(view) {
   // A browser shows gray where a cut-off JPEG ends; that gray would be explained as if it had been photographed.
   for (let at = view.byteLength - 2; at > place; at--) {
     if (view.getUint16(at) === 0xffd9) {
-      return { kind: "JPEG", width, height };
+      return { kind: "JPEG", width, height, scans: countScans(view, place) };
     }
   }
   throw new PhotographError("is a JPEG that has been cut off; copy the file again");
+}
+
+/**
+ * How many times the pixels are gone through, up to the end of the first picture. The time of each scan is that of the
+ * whole picture, whatever little it holds.
+ * @param {DataView} view
+ * @param {number} place of the first scan's marker
+ */
+function countScans(view, place) {
+  let scans = 0;
+  while (place < view.byteLength - 1) {
+    const marker = view.getUint16(place) - 0xff00;
+    if (marker === 0xd9) {
+      break; // the end of the picture
+    }
+    if (marker <= 0 || marker === 0xff || (marker >= 0xd0 && marker <= 0xd7)) {
+      place += 1; // coded pixels, padding, and restarts among them
+      continue;
+    }
+    scans += marker === 0xda ? 1 : 0;
+    place += 2;
+    if (marker !== 0x01 && marker !== 0xd8 && place < view.byteLength - 1) {
+      place += Math.max(2, view.getUint16(place));
+    }
+  }
+  return scans;
 }

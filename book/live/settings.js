@@ -32,6 +32,11 @@
  * @property {number} preserved
  * @property {{beta1: number, beta2: number, epsilon: number}} adam
  * @property {number} max_pixels
+ * @property {number} max_buffered_pixels of a WebP and of a JPEG of several scans
+ * @property {number} max_scans of a JPEG
+ * @property {number} max_scanned_pixels scans times pixels
+ * @property {number} max_megabytes of a file
+ * @property {number} max_webp_megabytes
  * @property {number} min_side
  */
 

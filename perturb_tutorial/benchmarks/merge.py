@@ -7,15 +7,16 @@ resample all images, and a class mean is over all pairs of the class.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perturb_tutorial import reading
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.store import (
+    JSON_MEGABYTES,
     RECORDS,
     SETTINGS,
     SUMMARY,
@@ -93,7 +94,7 @@ def _together(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A finished run's summary.json or settings.json; ``BenchmarkError`` where it is missing or broken."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = reading.read_json(path, JSON_MEGABYTES, depth=100)
     except FileNotFoundError:
         raise BenchmarkError(f"{path} is missing: the run is not finished; start its command again") from None
     except (OSError, ValueError) as error:

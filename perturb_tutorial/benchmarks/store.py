@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from perturb_tutorial.files import whole_file
+from perturb_tutorial.reading import open_lock, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PREFIX, SUFFIX = "part-", ".parquet"
 RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.json", ".lock"
+JSON_MEGABYTES = 100
+"""Of a run's settings and summary, which lists what was left out."""
 
 
 class BenchmarkError(RuntimeError):
@@ -162,7 +165,7 @@ def claim(folder: Path) -> IO[bytes]:
     """Locks ``folder`` until the returned file is closed or the process ends, for whatever reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab")
+        file = open_lock(folder / LOCK)
     except OSError as error:
         raise unwritable(folder, error) from error
     with suppress(ImportError):  # not on Windows, where two runs at once are not noticed
@@ -187,7 +190,7 @@ def agree(path: Path, settings: Mapping[str, Any]) -> None:
         write_json(path, wanted)
         return
     try:
-        present = json.loads(path.read_text(encoding="utf-8"))
+        present = read_json(path, JSON_MEGABYTES, depth=100)
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read ({error}); give another folder") from error
     if differences := different_settings(present, wanted):

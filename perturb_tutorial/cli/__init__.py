@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a pipe on Windows has no → and α
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    formatted, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         result: Any = app.main(args=arguments, prog_name="perturb-tutorial", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -48,7 +50,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what is written is whole", err=True)
         return INTERRUPTED
+    finally:
+        warnings.formatwarning = formatted
     return result if isinstance(result, int) else DONE
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning in one line, without the place in the code."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ with more than 10 images that show at least one eye and one foot.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from perturb_tutorial.datasets.categories import category_matches
 from perturb_tutorial.datasets.coco import load_json, read_coco_json
 from perturb_tutorial.datasets.imagenet import (
     VALIDATION_PREFIX,
+    finite,
     imagenet_indices,
     imagenet_names,
     parse_xml,
@@ -45,10 +45,11 @@ def _points(element: ElementTree.Element, path: Path) -> dict[str, tuple[Point, 
     for point in element.iter("point"):
         part = (point.findtext("class") or "").strip()
         try:
-            x, y = float(point.findtext("x") or "nan"), float(point.findtext("y") or "nan")
+            x, y = finite(point.findtext("x")), finite(point.findtext("y"))
+            known = part in PARTS
         except ValueError:
-            x = y = math.nan
-        if part not in PARTS or not (math.isfinite(x) and math.isfinite(y)):
+            known = False
+        if not known:
             raise ValueError(f"{path}: expected points of class eye or foot with numbers x and y")
         found.setdefault(part, []).append((x, y))
     return {part: tuple(points) for part, points in found.items()}
@@ -67,7 +68,7 @@ def _objects(
             parts[part] = parts.get(part, ()) + points
         box = [element.findtext(f"bndbox/{field}") for field in ("xmin", "ymin", "xmax", "ymax")]
         try:
-            corners.append([float(corner) for corner in box if corner is not None])
+            corners.append([finite(corner) for corner in box if corner is not None])
         except ValueError:
             raise ValueError(f"{path}: expected numbers in bndbox") from None
     whole = [corner for corner in corners if len(corner) == 4]

@@ -12,31 +12,37 @@ turned into pixels in :mod:`perturb_tutorial.metrics.segments`.
 
 from __future__ import annotations
 
-import json
 import math
+import reprlib
 from array import array
 from pathlib import Path
 from typing import Any
 
+from perturb_tutorial.datasets.json_values import is_flag, is_number, text, whole_number
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point, printable
 from perturb_tutorial.metrics.segments import run_lengths
+from perturb_tutorial.reading import read_json
 
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
 FAR = 10
 """A coordinate beyond this many times the image's longer side is a mistake. pycocotools would visit every pixel along
 such an outline."""
+MEGABYTES = 1500
+"""Largest annotation file; COCO's own have up to 450 MB, LVIS's 1,200."""
+CLASSES = 1000
+"""Of ImageNet, which ``imagenet_index`` numbers from 0."""
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """A COCO file's content; ``ValueError`` with one line where it is missing, cut off or something else."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, MEGABYTES)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such annotation file") from None
     except OSError as error:
         raise ValueError(f"{path}: the annotation file cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path}: the annotation file is not whole JSON ({error}); copy or download it again"
         ) from None
@@ -72,16 +78,10 @@ def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path
     )
 
 
-def _number(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number above every float
-        return False
-
-
 def _code_fault(code: dict[str, Any], height: int, width: int) -> str | None:
     if code.get("size") != [height, width]:
-        return f"a run-length code of size {code.get('size')} on an image of [{height}, {width}]"
+        size = reprlib.repr(code.get("size"))
+        return f"a run-length code of size {size} on an image of [{height}, {width}]"
     try:
         return None if sum(run_lengths(code.get("counts"), height * width)[1::2]) else "an empty segment"
     except ValueError:
@@ -113,7 +113,7 @@ def _segments(raw: object, height: int, width: int) -> tuple[list[Any] | dict[st
 
 
 def _box_fault(box: object, height: int, width: int) -> str | None:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         return "a box that is not x, y, width, height"
     x, y, w, h = box
     if w < 0 or h < 0:
@@ -123,11 +123,13 @@ def _box_fault(box: object, height: int, width: int) -> str | None:
     return None if x < width and y < height and x + w > 0 and y + h > 0 else "a box outside of the image"
 
 
-def _points_fault(points: object) -> str | None:
-    whole = points is None or (
-        isinstance(points, list) and len(points) % 3 == 0 and all(map(_number, points))
-    )
-    return None if whole else "key points that are not numbers x, y, v"
+def _points_fault(points: object, height: int, width: int) -> str | None:
+    if points is None:
+        return None
+    if not isinstance(points, list) or len(points) % 3 or not all(map(is_number, points)):
+        return "key points that are not numbers x, y, v"
+    far = max(map(abs, points), default=0) > FAR * max(height, width)
+    return "key points far outside of the image" if far else None
 
 
 def _parts(annotation: dict[str, Any], names: list[str]) -> dict[str, tuple[Point, ...]]:
@@ -146,8 +148,8 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
     images: dict[int, dict[str, Any]] = {}
     for image in content["images"]:
         try:
-            key, file = int(image["id"]), Path(str(image["file_name"]))
-            sides = int(image["height"]), int(image["width"])
+            key, file = whole_number(image["id"]), Path(text(image["file_name"]))
+            sides = whole_number(image["height"]), whole_number(image["width"])
         except (TypeError, KeyError, ValueError, OverflowError):
             problems.append(f"{path.name}: an image without id, file_name, height and width: left out")
             continue
@@ -189,8 +191,10 @@ def _read_annotations(
         raw = annotations.pop()
         annotation = raw if isinstance(raw, dict) else {}
         ids = [annotation.get(name) for name in ("id", "image_id", "category_id")]
-        if not all(isinstance(value, int) for value in ids):
-            problems.append(f"{path.name}: an annotation whose ids are {ids}, not whole numbers: left out")
+        if not all(type(value) is int for value in ids):
+            problems.append(
+                f"{path.name}: an annotation whose ids are {reprlib.repr(ids)}, not whole numbers: left out"
+            )
             continue
         key, image_id, category = (int(value) for value in ids if value is not None)
         segmentation: list[Any] | dict[str, Any] | None = None
@@ -201,10 +205,12 @@ def _read_annotations(
         elif category not in keypoints:
             fault = f"its category {category} is unknown"
         else:
-            height, width = int(images[image_id]["height"]), int(images[image_id]["width"])
+            height, width = whole_number(images[image_id]["height"]), whole_number(images[image_id]["width"])
             fault = _box_fault(annotation.get("bbox"), height, width)
+            if fault is None and not is_flag(annotation.get("iscrowd", 0)):
+                fault = f"iscrowd is {reprlib.repr(annotation['iscrowd'])}, neither 0 nor 1"
             if fault is None and keypoints[category]:
-                fault = _points_fault(annotation.get("keypoints"))
+                fault = _points_fault(annotation.get("keypoints"), height, width)
             if fault is None and segments:
                 segmentation, fault = _segments(annotation.get("segmentation"), height, width)
         if fault is not None:
@@ -212,12 +218,12 @@ def _read_annotations(
             continue
         seen.add(key)
         x, y, w, h = (float(value) for value in annotation["bbox"])
-        area = annotation.get("area")
+        area: Any = annotation.get("area")
         instances[image_id].append(
             Instance(
                 category=category,
                 box=(x, y, w, h),
-                area=w * h if area is None or not _number(area) else float(area),
+                area=float(area) if is_number(area) and 0 <= area <= height * width else w * h,
                 segmentation=segmentation,
                 crowd=bool(annotation.get("iscrowd", 0)),
                 parts=_parts(annotation, keypoints[category]),
@@ -254,8 +260,10 @@ def read_coco_json(
     path, folder = Path(annotation_file), Path(image_folder)
     content = load_json(path)
     try:
-        categories = {int(c["id"]): printable(str(c["name"])) for c in content["categories"]}
-        keypoints = {int(c["id"]): [str(k) for k in c.get("keypoints") or []] for c in content["categories"]}
+        categories = {whole_number(c["id"]): printable(text(c["name"])) for c in content["categories"]}
+        keypoints = {
+            whole_number(c["id"]): [text(k) for k in c.get("keypoints") or []] for c in content["categories"]
+        }
     except (TypeError, KeyError, ValueError, OverflowError):
         raise ValueError(
             f"{path}: expected an id and a name, and a list of key points or none, for every category"
@@ -264,7 +272,10 @@ def read_coco_json(
         raise ValueError(f"{path}: expected categories with an id of their own each, got one twice")
     if check_files and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder with the images, found none")
-    present = {entry.name for entry in folder.iterdir()} if check_files else set()
+    try:
+        present = {entry.name for entry in folder.iterdir()} if check_files else set()
+    except OSError as error:
+        raise ValueError(f"{folder}: the folder cannot be read ({error.strerror})") from None
 
     problems: list[str] = []
     images = _read_images(path, content, problems)
@@ -272,16 +283,20 @@ def read_coco_json(
     records = []
     for key in sorted(images):
         file, index = str(images[key]["file_name"]), images[key].get("imagenet_index")
-        missing = check_files and Path(file).name == file and file not in present
+        problem = None
+        if check_files and Path(file).name == file and file not in present:
+            problem = f"{file}: the image is missing from {folder}"
+        elif index is not None and not (type(index) is int and 0 <= index < CLASSES):
+            problem = f"{file}: imagenet_index is {reprlib.repr(index)}, expected 0 to {CLASSES - 1}"
         records.append(
             ImageRecord(
                 id=key,
                 path=folder / file,
-                height=int(images[key]["height"]),
-                width=int(images[key]["width"]),
+                height=whole_number(images[key]["height"]),
+                width=whole_number(images[key]["width"]),
                 instances=tuple(instances[key]),
-                label=index if isinstance(index, int) else None,
-                problem=f"{file}: the image is missing from {folder}" if missing else None,
+                label=index if problem is None else None,
+                problem=problem,
             )
         )
     return Dataset(name or path.stem, tuple(records), categories, tuple(map(printable, problems)))

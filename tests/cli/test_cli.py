@@ -539,3 +539,13 @@ def test_settings_as_a_windows_editor_saves_them(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('{"iterations": 3}', encoding="utf-8-sig")
     assert pt.MaskSettings.from_file(path).iterations == 3
+
+
+def test_a_warning_is_one_line():
+    code = (
+        "import warnings; from perturb_tutorial import cli\n"
+        "@cli.app.command('warn')\ndef warn(): warnings.warn('photograph.png: its metadata\\nis damaged')\n"
+        "cli.run(['warn'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: photograph.png: its metadata is damaged\n"

@@ -240,6 +240,57 @@ def test_categories_need_ids_of_their_own(tmp_path: Path, content: dict[str, Any
         read_coco(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("value", "crowd"), [(0, False), (1, True), (False, False), (True, True), (0.0, False), (1.0, True)]
+)
+def test_iscrowd_is_0_or_1(tmp_path: Path, content: dict[str, Any], value: object, crowd: bool) -> None:
+    content["annotations"][0]["iscrowd"] = value
+    write(tmp_path, content)
+    data = read_coco(tmp_path)
+    assert data.problems == ()
+    assert data.images[0].instances[0].crowd is crowd
+
+
+@pytest.mark.parametrize("value", ["0", "1", "false", float("nan"), 2, -1, 0.5, None, [], {}])
+def test_any_other_iscrowd_leaves_its_annotation_out(
+    tmp_path: Path, content: dict[str, Any], value: object
+) -> None:
+    whole = len(content["annotations"])
+    content["annotations"][0]["iscrowd"] = value
+    write(tmp_path, content)
+    data = read_coco(tmp_path)
+    (problem,) = data.problems
+    assert problem.endswith(f": iscrowd is {value!r}, neither 0 nor 1: left out")
+    assert sum(len(image.instances) for image in data.images) == whole - 1
+
+
+@pytest.mark.parametrize("value", [True, -1, 1000, 3.5, "7", [7]])
+def test_an_imagenet_index_that_is_none_is_its_images_problem(
+    tmp_path: Path, content: dict[str, Any], value: object
+) -> None:
+    content["images"][0]["imagenet_index"] = value
+    content["images"][1]["imagenet_index"] = 999
+    write(tmp_path, content)
+    by_name = {image.path.name: image for image in read_coco(tmp_path).images}
+    bad, good = (by_name[content["images"][n]["file_name"]] for n in (0, 1))
+    assert bad.problem == f"{bad.path.name}: imagenet_index is {value!r}, expected 0 to 999"
+    assert bad.label is None
+    assert (good.problem, good.label) == (None, 999)
+
+
+@pytest.mark.parametrize("value", ["3", 3.5, True, None])
+def test_what_is_no_whole_number_is_not_taken_for_one(
+    tmp_path: Path, content: dict[str, Any], value: object
+) -> None:
+    content["images"][0]["height"] = value
+    write(tmp_path, content)
+    assert "an image without id, file_name, height and width: left out" in read_coco(tmp_path).problems[0]
+    content["categories"][0]["id"] = value
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match="expected an id and a name"):
+        read_coco(tmp_path)
+
+
 def test_key_points_are_sorted_into_eyes_and_feet(tmp_path: Path, content: dict[str, Any]) -> None:
     content["categories"][0]["keypoints"] = ["left_eye", "R_Eye", "left_front_foot", "right hind paw", "nose"]
     points = [1, 2, 2, 3, 4, 1, 5, 6, 2, 0, 0, 0, 7, 8, 2]

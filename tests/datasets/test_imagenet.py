@@ -17,6 +17,7 @@ XML = """<annotation>
     <object><name>{wnid}</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>50</xmax><ymax>60</ymax></bndbox></object>
     <object><name>{wnid}</name><bndbox><xmin>7</xmin><ymin>8</ymin><xmax>9</xmax><ymax>10</ymax></bndbox></object>
 </annotation>"""
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def name(number: int) -> str:
@@ -152,15 +153,35 @@ def test_a_box_or_file_that_is_no_good_is_its_images_problem_alone(tmp_path: Pat
     assert not any("\n" in problem for problem in problems)
 
 
-def test_xml_that_defines_entities_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16", "UTF-16LE", "UTF-16BE", "ISO-8859-1", "IBM037"])
+@pytest.mark.parametrize(
+    "kind", ['[<!ENTITY b "b"><!ENTITY c "&b;&b;">]', "", 'SYSTEM "other.dtd"', "[<!ATTLIST a b CDATA 'c'>]"]
+)
+def test_xml_with_a_document_type_is_refused_in_any_encoding(
+    tmp_path: Path, encoding: str, kind: str
+) -> None:
+    """In UTF-16 and in EBCDIC the bytes of DOCTYPE and ENTITY are not in the file."""
     image(tmp_path / "val" / TENCH / f"{name(1)}.JPEG")
-    bomb = '<!DOCTYPE a [<!ENTITY b "b"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
     folder = tmp_path / "xml"
     folder.mkdir()
-    (folder / f"{name(1)}.xml").write_text(bomb)
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a {kind}><annotation/>'
+    (folder / f"{name(1)}.xml").write_bytes(text.encode(encoding))
     problem = read_imagenet(tmp_path, boxes=folder).images[0].problem
     assert problem is not None
-    assert "without DOCTYPE" in problem
+    # expat reads only those encodings that have ASCII's letters in ASCII's places.
+    assert ("without DOCTYPE" in problem) != (encoding == "IBM037")
+
+
+def test_xml_in_utf_16_is_read_and_boxes_that_are_no_file_are_refused(tmp_path: Path) -> None:
+    image(tmp_path / "val" / TENCH / f"{name(1)}.JPEG")
+    folder = tmp_path / "xml"
+    folder.mkdir()
+    sides = "".join(f"<{side}>{at}</{side}>" for side, at in zip(SIDES, (1, 2, 3, 4), strict=True))
+    text = f"<annotation><object><name>{TENCH}</name><bndbox>{sides}</bndbox></object></annotation>"
+    (folder / f"{name(1)}.xml").write_bytes(text.encode("utf-16"))
+    assert read_imagenet(tmp_path, boxes=folder).images[0].truth == ((1, 2, 3, 4),)
+    with pytest.raises(ValueError, match="boxes: /dev/null is neither a file nor a folder"):
+        read_imagenet(tmp_path, boxes="/dev/null")
 
 
 def test_the_black_list_leaves_images_out_and_counts_them(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def test_bad_files_become_records_with_one_line(tmp_path: Path) -> None:
     other = save(tmp_path / "other.png", (30, 10))
     for path, message in [
         (tmp_path / "gone.png", "gone.png: the image is missing from"),
-        (cut, "cut.png: the image cannot be read"),
-        (text, "text.jpg: the image cannot be read"),
-        (empty, "empty.jpg: the image cannot be read"),
+        (cut, "cut.png: is damaged or cut off"),
+        (text, "text.jpg: is not an image that can be read here"),
+        (empty, "empty.jpg: is empty"),
         (other, "other.png: the image has 30×10 px, its annotations say 20×10"),
     ]:
         problem = check_image(ImageRecord(1, path, 10, 20)).problem

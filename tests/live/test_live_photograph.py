@@ -11,6 +11,7 @@ from live_javascript import run
 from PIL import Image
 
 import perturb_tutorial as pt
+from perturb_tutorial import image_files
 
 EXPECTED = "expected JPEG, PNG, WebP, GIF or BMP"
 
@@ -42,7 +43,40 @@ def test_a_header_says_kind_and_size() -> None:
     files += [picture("BMP")]
     headers = run(*(("photograph.js", "readHeader", [{"bytes": data}]) for data in files))
     kinds = ("JPEG", "JPEG", "PNG", "GIF", "BMP")
-    assert headers == [{"kind": kind, "width": 37, "height": 21} for kind in kinds]
+    for header, kind, scans in zip(headers, kinds, (1, 10, None, None, None), strict=True):
+        assert header == {"kind": kind, "width": 37, "height": 21} | ({"scans": scans} if scans else {})
+
+
+def test_a_webp_header_says_its_size_in_each_of_its_forms() -> None:
+    files = [picture("WEBP"), picture("WEBP", lossless=True), picture("WEBP", xmp=b"<x/>")]
+    assert [bytes(data[12:16]) for data in files] == [b"VP8 ", b"VP8L", b"VP8X"]
+    headers = run(*(("photograph.js", "readHeader", [{"bytes": data}]) for data in files))
+    assert headers == [{"kind": "WebP", "width": 37, "height": 21}] * 3
+
+
+def test_scans_are_counted_and_refused_as_in_the_package() -> None:
+    whole = bytes(picture("JPEG", progressive=True))
+    last = whole.rindex(b"\xff\xda")
+    files = [whole[:-2] + whole[last:-2] * times + whole[-2:] for times in (0, 1, 90, 91, 990)]
+    # A second picture behind the first is not gone through.
+    files.append(whole + whole)
+    scans = [10, 11, 100, 101, 1000, 10]
+    assert list(map(image_files.count_scans, files)) == scans
+    headers = run(*(("photograph.js", "readHeader", [{"bytes": list(data)}]) for data in files))
+    assert [header["scans"] for header in headers] == scans
+    limits = {key.lower(): value for key, value in vars(image_files).items() if key.startswith("MAX_")}
+    limits["min_side"] = 8
+    headers += [{"kind": "JPEG", "width": 7300, "height": 7300, "scans": number} for number in (1, 2)]
+    headers += [{"kind": "JPEG", "width": 5000, "height": 5000, "scans": number} for number in (40, 41)]
+    headers += [{"kind": kind, "width": 7300, "height": 7300} for kind in ("PNG", "WebP")]
+    checked = run(*(("photograph.js", "checkSize", [header, limits]) for header in headers))
+    many = "PhotographError: is a JPEG of {} scans, too many for its size; save it again as a baseline JPEG"
+    large = "PhotographError: has 53 megapixels, more than 52 for a {}; make it smaller first"
+    assert checked == [
+        *(None, None, None, many.format(101), many.format(1000), None),
+        *(None, large.format("JPEG of several scans"), None, many.format(41)),
+        *(None, large.format("WebP file")),
+    ]
 
 
 @pytest.mark.parametrize(

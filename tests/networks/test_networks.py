@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
+import math
 import pickle
 import urllib.error
 import urllib.request
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +19,14 @@ from small_inputs import Payload, tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial.networks import ZOO, best_targets, imagenet_classes, torchvision_models, weights_file
+from perturb_tutorial.networks import (
+    ZOO,
+    best_targets,
+    imagenet_classes,
+    torchvision_models,
+    weights_file,
+    zoo,
+)
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.hooks import of_this_thread
 
@@ -427,9 +439,74 @@ def test_a_damaged_download_is_named(monkeypatch, tmp_path, content):
     url = torchvision_models().get_model_weights("alexnet").IMAGENET1K_V1.url
     path = tmp_path / "checkpoints" / url.rpartition("/")[2]
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a file of tensors") as caught:
+    with pytest.raises(ValueError, match=r"its SHA-256 begins with \w{8}, not 7be5be79; delete it") as caught:
         pt.load_network("alexnet")
     assert str(path) in str(caught.value)
+
+
+def test_a_file_in_the_cache_is_checked_by_its_hash_each_time(monkeypatch, tmp_path):
+    """A flipped bit in a weight is nothing that torch.load would notice."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    parts = (
+        nn.Conv2d(3, 4, 11, stride=8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 1000),
+    )
+    monkeypatch.setitem(ZOO, "alexnet", replace(ZOO["alexnet"], build=lambda: nn.Sequential(*parts)))
+    whole = io.BytesIO()
+    torch.save(nn.Sequential(*parts).state_dict(), whole, _use_new_zipfile_serialization=False)
+    digest = hashlib.sha256(whole.getvalue()).hexdigest()
+    monkeypatch.setattr(zoo, "_weights_url", lambda name: f"https://weights.example/{name}-{digest[:8]}.pth")
+    path = tmp_path / "checkpoints" / f"alexnet-{digest[:8]}.pth"
+    path.write_bytes(whole.getvalue())
+    pt.load_network("alexnet", device="cpu")
+    with path.open("r+b") as file:
+        file.seek(-1001, io.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1001, io.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    state = torch.load(path, weights_only=True)
+    assert any(
+        not torch.equal(state[name], value) for name, value in nn.Sequential(*parts).state_dict().items()
+    )
+    with pytest.raises(ValueError, match=rf"is damaged or another file: .*not {digest[:8]}; delete it"):
+        pt.load_network("alexnet", device="cpu")
+
+
+def test_values_that_are_no_weights_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    whole = ZOO["efficientnet_lite0"].build().state_dict()
+    name = next(key for key, value in whole.items() if value.dim() == 4)
+    for value, said in (
+        (whole[name].half(), rf"{name} is torch.float16 torch.strided, expected torch.float32 torch.strided"),
+        (whole[name].double(), "is torch.float64"),
+        (torch.complex(whole[name], whole[name]), "is torch.complex64"),
+        (whole[name].to_sparse(), "is torch.float32 torch.sparse_coo"),
+        (torch.full_like(whole[name], math.nan), f"{name} holds NaN or infinity"),
+        (whole[name] / 0, "holds NaN or infinity"),
+    ):
+        torch.save(whole | {name: value}, path)
+        with pytest.raises(ValueError, match=said) as caught:
+            pt.load_network("efficientnet_lite0", weights=path, device="cpu")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
+    """Torch would unpack it: 1 MB that fills a gigabyte."""
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part))
+    assert torch.load(tmp_path / "packed.pth")["weight"].shape == (1000,)
+    with pytest.raises(ValueError, match="is not a file of tensors"):
+        pt.load_network("efficientnet_lite0", weights=tmp_path / "packed.pth", device="cpu")
 
 
 def test_a_state_with_other_keys_than_names_is_refused(tmp_path):
