@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial._outside import printable
 from perturb_tutorial.settings import Size, check_size, sides
 
 MIN_SIDE = 8
@@ -46,7 +47,7 @@ class ImageError:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return printable(f"{self.path}: {self.reason}")
 
 
 class ImageErrors(ValueError):

@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
 from perturb_tutorial.files import read_table
 
@@ -195,6 +196,7 @@ def _xml_folder(folder: Path, split: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+@printable_errors
 def read_imagenet(
     folder: str | Path,
     split: str = "val",

@@ -16,15 +16,11 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from perturb_tutorial._outside import check_whole, printable
 from perturb_tutorial.images import FORMATS
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
-
-
-def printable(text: str) -> str:
-    """``text`` as files and terminals can show it: bytes of a file's name that are no UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +148,7 @@ def first_images(
     The paper does not say in which order images are first; the order of ids is the same in every copy. Images with a
     problem keep their place, so that a missing file does not shift the subset. The pairs come image by image.
     """
-    if limit < 1:
-        raise ValueError(f"limit: expected at least 1 image a class, got {limit}")
+    limit = check_whole("limit", limit, 1)
     taken: dict[int, int] = {}
     chosen = []
     for pair in pairs(sorted(images, key=lambda image: image.id), categories):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial.networks.class_table import imagenet_classes
 from perturb_tutorial.networks.network import Network
@@ -97,6 +98,7 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
+@printable_errors
 def load_network(
     name: str = "efficientnet_lite0",
     *,

@@ -82,6 +82,7 @@ class Gallery:
         return contact_sheet(self, columns=columns, colormap=colormap)
 
 
+@printable_errors
 def image_files(folder: str | Path) -> list[Path]:
     """The image files of ``folder`` by name, recognized by their extensions; subfolders and hidden files are left out.
 
@@ -108,6 +109,7 @@ def image_files(folder: str | Path) -> list[Path]:
     return found
 
 
+@printable_errors
 def learn_gallery(
     network: Network,
     paths: Sequence[str | Path],
