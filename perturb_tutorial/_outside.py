@@ -48,7 +48,7 @@ printable_errors = PrintableErrors()
 
 
 def whole_number(value: Any) -> int | None:
-    """``value`` as an int if it is a whole number of Python, NumPy or torch; None for anything else, as 3.0 and True."""
+    """``value`` as an int if it is a whole number of Python, NumPy or torch; None for all else, 3.0 and True too."""
     kind = str(getattr(value, "dtype", type(value).__name__))
     try:
         return None if "bool" in kind else operator.index(value)

@@ -25,7 +25,13 @@ _PACKAGE = Path(__file__).resolve().parent
 MOST_BYTES = 240
 """Of a stem in UTF-8, so that a number and .npy still fit into the 255 that file systems take."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³")}
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³"),
+}
 
 
 def resource(relative: str) -> Path:
@@ -47,7 +53,7 @@ def resource(relative: str) -> Path:
 @cache
 def _unpacked() -> list[Path]:
     """The folders ``data/`` of a package that is imported from a zip file, in a copy that this process has."""
-    archive = getattr(__loader__, "archive", None)  # zipimport's
+    archive = getattr(globals()["__loader__"], "archive", None)  # zipimport's
     if archive is None:
         return []
     inside = _PACKAGE.relative_to(Path(archive).resolve())

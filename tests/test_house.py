@@ -20,7 +20,7 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "masks", "metrics", "batches", "_forks"},
+    {"settings", "files", "masks", "metrics", "batches", "_forks", "_outside"},
     {"images", "perturbations", "objectives", "results"},
     {"networks"},
     {"engines", "initialization"},
@@ -36,7 +36,7 @@ METHOD = {
     "settings", "images", "files", "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
-AROUND = {"__init__", "__main__", "_forks"}
+AROUND = {"__init__", "__main__", "_forks", "_outside"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
 
 PUBLIC = {

@@ -65,7 +65,8 @@ class BenchmarkData:
         problems = [image.problem for image in self.dataset.images if image.problem is not None]
         problems += self.dataset.problems
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return ValueError(f"data: {self.dataset.name}: {problems[0]}{more}; {lack}" if problems else f"data: {self.dataset.name}: {lack}")
+        reason = f"{problems[0]}{more}; " if problems else ""
+        return ValueError(f"data: {self.dataset.name}: {reason}{lack}")
 
     def name(self, category: int) -> str:
         """The category's name, or its number where the data set has no name for it."""

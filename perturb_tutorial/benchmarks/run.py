@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from perturb_tutorial._outside import printable_errors
+from perturb_tutorial._outside import check_whole, printable_errors
 from perturb_tutorial.benchmarks.base import COMMON, Benchmark
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
@@ -151,6 +151,7 @@ def run_benchmark(
 def _engine(name: str, address: str | None, cores: int | None) -> Compute:
     if name not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    cores = None if cores is None else check_whole("cores_per_worker", cores, 1)
     if name == "local":
         return lambda worker, batches: ((batch.number, worker.measure(batch)) for batch in batches)
     from perturb_tutorial.benchmarks.ray_engine import compute

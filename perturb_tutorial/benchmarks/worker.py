@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perturb_tutorial._outside import printable
 from perturb_tutorial.baselines.registry import METHODS, saliency
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion_points
 from perturb_tutorial.benchmarks.base import Benchmark, View

@@ -166,7 +166,8 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
             problems.append(f"{path.name}: image {key}: expected a file in its folder and a size: left out")
         elif label is not None and not _is_class(label):
             problems.append(
-                f"{path.name}: image {key}: expected imagenet_index from 0 to {IMAGENET - 1}, got {short(label)}: left out"
+                f"{path.name}: image {key}: expected imagenet_index from 0 to {IMAGENET - 1}, "
+                f"got {short(label)}: left out"
             )
         else:
             images[key] = image

@@ -289,8 +289,8 @@ class Network:
             raise ValueError(f"layer: {self.name} has no layer {name!r}; near it or first: {', '.join(near)}")
         return layers[name]
 
-    def class_index(self, text: str) -> int:
-        """The class that ``text`` denotes: an index, a wnid or an exact name (:meth:`ClassTable.find`)."""
+    def class_index(self, text: str | int) -> int:
+        """The class that ``text`` denotes: an exact name, or else an index or a wnid (:meth:`ClassTable.find`)."""
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perturb_tutorial._outside import printable_errors
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.networks.class_table import imagenet_classes
 from perturb_tutorial.networks.network import Network
 from perturb_tutorial.settings import check_seed

@@ -125,7 +125,7 @@ def test_top_classes_are_sorted(tiny, noise_images):
     top = pt.top_classes(tiny, noise_images, k=3)
     scores = tiny.scores(noise_images)
     assert top == scores.sort(1, descending=True).indices[:, :3].tolist()
-    with pytest.raises(ValueError, match="k: expected 1 to 5 classes, got 6"):
+    with pytest.raises(ValueError, match="k: expected a whole number from 1 to 5, got 6"):
         pt.top_classes(tiny, noise_images, k=6)
 
 
