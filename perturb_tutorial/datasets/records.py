@@ -44,7 +44,7 @@ class ImageRecord:
     """One image: its file, its size if the annotations give it, its instances, and what is wrong with it.
 
     ``label`` is the ImageNet class index where the data set gives one to the whole image, ``truth`` its boxes
-    of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made :func:`printable`.
+    of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made printable.
     """
 
     id: int | str
