@@ -42,6 +42,8 @@ class PrintableErrors(ContextDecorator):
         ours = type(error).__module__.startswith(__package__ or "")
         if error is not None and (ours or isinstance(error, ValueError | ImportError)):
             error.args = tuple(printable(part) if isinstance(part, str) else part for part in error.args)
+            if isinstance(error, ImportError):  # which shows this in place of its arguments
+                error.msg = printable(error.msg)
 
 
 printable_errors = PrintableErrors()

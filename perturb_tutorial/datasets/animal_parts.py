@@ -15,7 +15,6 @@ with more than 10 images that show at least one eye and one foot.
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import re
@@ -89,8 +88,9 @@ def _image_path(images: Path, stem: str) -> Path:
             if os.path.isfile(folder / f"{stem}{suffix}"):  # which is False for a name that is too long
                 return folder / f"{stem}{suffix}"
     # A validation image may have been sorted into a folder of its class, which its name does not contain.
-    found = sorted(images.glob(f"val/n*/{glob.escape(stem)}.JPEG")) if split == "val" else []
-    return found[0] if found else images / split / f"{stem}.JPEG"
+    classes = sorted((images / "val").glob("n*")) if split == "val" else []
+    found = (folder / f"{stem}.JPEG" for folder in classes)
+    return next(filter(os.path.isfile, found), images / split / f"{stem}.JPEG")
 
 
 @printable_errors

@@ -44,7 +44,7 @@ class ClassTable:
         number = whole_number(text)
         if number is None and not isinstance(text, str):
             raise ValueError(f"expected a class index, wnid or exact class name, got {short(text)}")
-        text = str(text).strip()
+        text = str(text if number is None else number).strip()
         if number is None and (named := self._named(text)) is not None:
             return named
         if self.wnids is not None and text in self.wnids:

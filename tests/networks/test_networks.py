@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from small_inputs import Payload, tiny_module
@@ -16,6 +17,7 @@ from torch import nn
 import perturb_tutorial as pt
 from perturb_tutorial.networks import ZOO, best_targets, imagenet_classes, torchvision_models, weights_file
 from perturb_tutorial.networks.batch_invariance import batch_invariant
+from perturb_tutorial.networks.class_table import class_labels
 from perturb_tutorial.networks.hooks import of_this_thread
 
 
@@ -212,6 +214,22 @@ def test_layers_by_name(tiny):
 )  # fmt: skip
 def test_class_names(text, index):
     assert imagenet_classes().find(text) == index
+
+
+def test_a_name_comes_before_an_index():
+    table = class_labels(["0", "1", "10", "2", " 7", "é", "Café", "n01440764"], 8)
+    assert [table.find(text) for text in ("2", "10", "0", "7")] == [3, 2, 0, 4]
+    assert [table.find(number) for number in (2, 3, np.int64(2), torch.tensor(2))] == [2, 3, 2, 2]
+    assert [table.find(text) for text in ("3", "5")] == [3, 5]  # no class is called so
+    assert table.find("e\u0301") == 5  # as a Mac types it
+    assert table.find("CAFE\u0301") == 6
+    for text in ("8", 8, -1, "9" * 5000):
+        with pytest.raises(ValueError, match="expected a class index from 0 to 7") as refusal:
+            table.find(text)
+        assert len(str(refusal.value)) < 200
+    for text in (True, None, 2.0, [2]):
+        with pytest.raises(ValueError, match="expected a class index, wnid or exact class name"):
+            table.find(text)
 
 
 @pytest.mark.parametrize(
