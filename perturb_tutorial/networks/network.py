@@ -49,7 +49,7 @@ class Network:
             attribute is an int for a square however it was given, and ``input_shape`` always (height, width).
         categories: K names, a :class:`ClassTable`, or None for "class 0" and so on.
         name: how messages and tables call the network; None is the module's class.
-        device: where it runs (:func:`~perturb_tutorial.networks.pick_device`).
+        device: where it runs (``pick_device``).
         channels_last: memory layout of the copy behind scores and masks; None chooses it where it is faster (a module
             with 2-d convolutions on CPU or CUDA).
 
