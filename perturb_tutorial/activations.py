@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial.batches import check_batch_size
 from perturb_tutorial.canvas import Step
 from perturb_tutorial.initialization import (
     InitialMasks,
@@ -110,8 +111,7 @@ def learn_activation_masks(
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    batch_size = check_batch_size(batch_size)
     seed = check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
     network, weights_of = score_to_learn(network, images, targets, score, relative_score)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from perturb_tutorial._outside import check_whole
 
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
 """Images at once to begin with, by device; halved when the device runs out of memory."""
@@ -17,6 +20,11 @@ def usual_batch_size(device: torch.device) -> int:
     if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU:
         return LARGE_BATCH
     return BATCH_SIZES.get(device.type, 8)
+
+
+def check_batch_size(batch_size: Any) -> int | None:
+    """``batch_size`` as an int, or None for the device's usual number. Errors: ``ValueError``."""
+    return None if batch_size is None else check_whole("batch_size", batch_size, 1)
 
 
 def in_batches(count: int, size: int, run: Callable[[int, int], None]) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perturb_tutorial.files import whole_file
+from perturb_tutorial._outside import printable, printable_errors
+from perturb_tutorial.files import unique_stems, whole_file
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
@@ -58,12 +59,13 @@ class Request:
 
 @dataclass
 class Outcome:
-    """The entries of results.json, and one line for each image that could not be explained."""
+    """The entries of results.json, and one printable line for each image that could not be explained."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
+@printable_errors
 def explain_files(
     paths: Sequence[Path],
     request: Request,
@@ -124,37 +126,24 @@ def explain_files(
                     continue
                 outcome.entries.append({"image": names[i], **result.entry})
                 if report is not None:
-                    report(f"{output / stems[i]}.png  {result.summary}")
+                    report(printable(f"{output / stems[i]}.png  {result.summary}"))
             write_results(output, outcome.entries)
         if progress is not None:
             progress(part.stop)
+    outcome.errors[:] = map(printable, outcome.errors)
     return outcome
 
 
 def _refuse_to_overwrite(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
     """``ValueError`` where a file that no earlier run wrote would be overwritten, one of ``paths`` or another."""
-    given = {os.path.realpath(path) for path in paths}  # resolve() raises on a link to itself
+    # os.path's functions, since those of Path raise on a link to itself and on a name that is too long.
+    given = {os.path.realpath(path) for path in paths}
     ours = (output / "results.json").exists()
     for file in (output / f"{stem}{suffix}" for stem in stems for suffix in (".png", ".npy")):
-        if os.path.realpath(file) in given or (file.exists() and not ours):
+        if os.path.realpath(file) in given or (os.path.exists(file) and not ours):
             raise ValueError(
                 f"output: {output} holds {file.name}, which would be overwritten; give another folder"
             )
-
-
-def unique_stems(names: Sequence[str]) -> list[str]:
-    """The file stem of each name, equal ones with _2, _3 and so on; case is ignored, as some file systems do."""
-    taken: set[str] = set()
-    stems = []
-    for name in names:
-        base = Path(name).stem or "image"
-        stem, number = base, 1
-        while stem.casefold() in taken:
-            number += 1
-            stem = f"{base}_{number}"
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
 
 
 def write_results(output: Path, entries: Sequence[dict[str, Any]]) -> None:

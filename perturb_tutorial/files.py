@@ -1,4 +1,4 @@
-"""Where the package's own data files are, and how output files are written: whole or not at all.
+"""Where the package's own data files are, what output files are called, and how they are written: whole or not at all.
 
 The project keeps its data in the top-level folder ``data/``. A checkout has that folder beside the package, a
 wheel contains it as ``perturb_tutorial/data/``.
@@ -6,15 +6,32 @@ wheel contains it as ``perturb_tutorial/data/``.
 
 from __future__ import annotations
 
+import atexit
 import csv
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 _PACKAGE = Path(__file__).resolve().parent
+
+MOST_BYTES = 240
+"""Of a stem in UTF-8, so that a number and .npy still fit into the 255 that file systems take."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³"),
+}
 
 
 def resource(relative: str) -> Path:
@@ -27,16 +44,60 @@ def resource(relative: str) -> Path:
     if parts.is_absolute() or ".." in parts.parts:
         raise ValueError(f"relative: expected a path below data/, got {relative!r}")
     # Beside an installed wheel, in site-packages, another package may have a folder `data/`.
-    for folder in (_PACKAGE / "data", _PACKAGE.parent / "data"):
+    for folder in (_PACKAGE / "data", _PACKAGE.parent / "data", *_unpacked()):
         if (folder / parts).exists():
             return folder / parts
     raise FileNotFoundError(f"the package's data file {relative} is missing; install perturb_tutorial again")
+
+
+@cache
+def _unpacked() -> list[Path]:
+    """The folders ``data/`` of a package that is imported from a zip file, in a copy that this process has."""
+    archive = getattr(globals()["__loader__"], "archive", None)  # zipimport's
+    if archive is None:
+        return []
+    inside = _PACKAGE.relative_to(Path(archive).resolve())
+    folders = [inside / "data", inside.parent / "data"]
+    copy = Path(tempfile.mkdtemp(prefix="perturb_tutorial_"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    with zipfile.ZipFile(archive) as file:
+        wanted = tuple(f"{folder.as_posix()}/" for folder in folders)
+        file.extractall(copy, [name for name in file.namelist() if name.startswith(wanted)])
+    return [copy / folder for folder in folders]
 
 
 def read_table(relative: str) -> list[dict[str, str]]:
     """Rows of a CSV file of ``data/`` as dictionaries, in the file's order."""
     with resource(relative).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def unique_stems(names: Sequence[str]) -> list[str]:
+    """The stem of each name's files, equal ones with _2, _3 and so on.
+
+    Each is a file name on every system: cut to 240 bytes, without control characters, and no name of a Windows device
+    such as CON. Case and the composition of accents are ignored in the comparison, as some file systems do.
+    """
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        base = _CONTROL.sub("_", Path(name).stem) or "image"
+        if base.partition(".")[0].rstrip(" ").upper() in _DEVICES:
+            base = f"_{base}"
+        while len(base.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+            base = base[:-1]
+        stem, number = base, 1
+        while _as_one_file(stem) in taken:
+            number += 1
+            stem = f"{base}_{number}"
+        taken.add(_as_one_file(stem))
+        stems.append(stem)
+    return stems
+
+
+def _as_one_file(stem: str) -> str:
+    """Equal for stems that are one file on a file system without case, or with one composition of accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial._outside import printable, whole_number
 from perturb_tutorial.image_files import Decoded, Unusable, decode, refusals, upright_size, warn_of_damage
 from perturb_tutorial.settings import Size, check_size, sides
 
@@ -39,7 +40,7 @@ class ImageError:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return printable(f"{self.path}: {self.reason}")
 
 
 class ImageErrors(ValueError):
@@ -101,9 +102,9 @@ def load_images(
         raise ValueError(f'crop: expected None or "center", got {crop!r}')
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error: expected "raise" or "skip", got {on_error!r}')
-    if isinstance(channels, bool) or channels not in CHANNELS:
+    if (number := whole_number(channels)) is None or number not in CHANNELS:
         raise ValueError(f"channels: expected 1 (gray), 3 (RGB) or 4 (RGBA), got {channels!r}")
-    shape = sides(check_size("size", size))
+    channels, shape = number, sides(check_size("size", size))
     check_not_forked()
     loaded, errors = [], []
     for index, path in enumerate(_listed(paths)):

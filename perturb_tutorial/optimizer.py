@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perturb_tutorial.batches import in_batches, usual_batch_size
+from perturb_tutorial.batches import check_batch_size, in_batches, usual_batch_size
 from perturb_tutorial.canvas import CANVASES, Canvas, ImageCanvas, Step
 from perturb_tutorial.engines.recording import repeat
 from perturb_tutorial.masks import total_variation
@@ -89,7 +89,8 @@ def learn_masks(
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
     kind = _canvas_kind(engine, precision)
-    _check_arguments(network, images, batch_size)
+    batch_size = check_batch_size(batch_size)
+    _check_arguments(network, images)
     network = network if device is None else network.to(pick_device(device))
     if score is not None and not kind.own_scores:
         raise ValueError(f"engine: expected 'torch' with score=, got {engine!r}")
@@ -126,12 +127,10 @@ def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
     return kind
 
 
-def _check_arguments(network: Network, images: Tensor, batch_size: int | None) -> None:
+def _check_arguments(network: Network, images: Tensor) -> None:
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
 
 
 def score_to_learn(
@@ -140,7 +139,7 @@ def score_to_learn(
     """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
 
     The function takes the rows' numbers and their pixels on the network's device. ``ValueError`` for targets of the
-    wrong form, and for a score that :func:`scored_network` refuses.
+    wrong form, and for a score that ``scored_network`` refuses.
     """
     if score is None:
         sets = mask_sets(targets, len(images), network.class_count)

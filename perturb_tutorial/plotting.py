@@ -19,6 +19,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perturb_tutorial._outside import check_whole
+
 HEAT_COLORMAP = "inferno"
 PAPER_COLORMAP = "jet"
 PIXEL_METHODS = frozenset({"gradient", "guided_backprop"})
@@ -32,7 +34,9 @@ Array = NDArray[np.float32]
 
 def as_picture(image: Tensor | Array) -> Array:
     """H×W×3 in [0, 1] from a C×H×W image: a gray one (C = 1) three times, RGBA (C = 4) over white."""
-    pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image, dtype=np.float32)
+    pixels = np.asarray(
+        image.detach().cpu().float() if isinstance(image, Tensor) else image, dtype=np.float32
+    )
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3, 4):
         raise ValueError(
             f"image: expected 3×H×W, 1×H×W (gray) or 4×H×W (RGBA), got {'×'.join(map(str, pixels.shape))}"
@@ -46,7 +50,7 @@ def as_picture(image: Tensor | Array) -> Array:
 
 def as_heat(heat: Tensor | Array) -> Array:
     """H×W from a heat map H×W or 1×H×W; NaN becomes 0."""
-    values = np.asarray(heat.detach().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float32)
+    values = np.asarray(heat.detach().cpu().float() if isinstance(heat, Tensor) else heat, dtype=np.float32)
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]
     if values.ndim != 2:
@@ -85,7 +89,7 @@ def panels(
 ) -> Figure:
     """Pictures (H×W×3 or H×W) side by side, each with a short label underneath."""
     count = max(1, len(pictures))
-    columns = min(columns or count, count)
+    columns = count if columns is None else min(check_whole("columns", columns, 1), count)
     rows = -(-count // columns)
     figure = Figure(figsize=(_PANEL * columns, (_PANEL + 0.3) * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -141,7 +145,7 @@ def _with_score(label: str, score: float | None) -> str:
     return label if score is None else f"{label}: score {score:.3f}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComparisonRow:
     """One row of the paper's fig. 3: an image, the (x0, y0, x1, y1) boxes of its object in px, a map by method."""
 

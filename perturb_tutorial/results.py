@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.objectives import objective
@@ -31,7 +32,25 @@ _SAME_END = 0.02
 """The largest difference of the objectives at the end; 0.013 was seen on those processors, over two games."""
 
 
-@dataclass(frozen=True)
+def _values(record: object) -> list[Any]:
+    """The values of a dataclass, of those in it as well."""
+    values = [getattr(record, item.name) for item in fields(cast("Any", record))]
+    return [part for value in values for part in (_values(value) if isinstance(value, History) else [value])]
+
+
+def _equal(first: object, second: object) -> bool:
+    """Whether two records hold the same numbers, wherever they lie; NaN, the radius without a disc, is like NaN."""
+
+    def same(one: Any, other: Any) -> bool:
+        if not isinstance(one, Tensor):
+            return bool(one == other)
+        one, other = one.detach().cpu(), other.detach().cpu()
+        return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+    return all(map(same, _values(first), _values(second)))
+
+
+@dataclass(frozen=True, eq=False)
 class History:
     """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid)."""
 
@@ -39,8 +58,14 @@ class History:
     area: Tensor
     tv: Tensor
 
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other) if isinstance(other, History) else NotImplemented
 
-@dataclass(frozen=True)
+    def __hash__(self) -> int:
+        return hash(self.score.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Masks:
     """N learned masks.
 
@@ -49,7 +74,7 @@ class Masks:
     summed over each set of classes, of the image, of the fully perturbed image, and under the final mask without
     jitter. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
     one. ``converged``: N booleans, module ``optimizer`` says when. ``layer``: the layer whose output is masked (§6.4),
-    None for a mask on the image.
+    None for a mask on the image. ``==`` compares all numbers; :meth:`agrees_with` asks for the same run.
     """
 
     grid: Tensor
@@ -65,6 +90,12 @@ class Masks:
 
     def __len__(self) -> int:
         return len(self.grid)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other) if isinstance(other, Masks) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.grid.shape, self.size, self.settings, self.layer))
 
     @property
     def mask(self) -> Tensor:
@@ -170,6 +201,7 @@ class Masks:
             torch.save(content, file)
 
     @classmethod
+    @printable_errors
     def load(cls, path: str | Path) -> Masks:
         """Reads what :meth:`save` wrote; no code in the file is run. Errors: ``ValueError`` for another file."""
         try:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from perturb_tutorial._outside import printable_errors, short, whole_number
 from perturb_tutorial.reading import read_json
 
 if TYPE_CHECKING:
@@ -151,13 +150,9 @@ def _is_number(value: object) -> bool:
 def check_seed(seed: Any) -> int:
     """``seed`` as an int: a whole number from 0 to 2⁶³ − 1, of Python, NumPy or torch. Errors: ``ValueError``."""
     expected = "seed: expected a whole number from 0 to 2**63 - 1"
-    kind = str(getattr(seed, "dtype", type(seed).__name__))
-    try:
-        number = None if "bool" in kind else operator.index(seed)
-    except Exception:  # whatever an array of several numbers raises, beside TypeError
-        number = None
+    number = whole_number(seed)
     if number is None:
-        raise ValueError(f"{expected}, got {' '.join(reprlib.repr(seed).split())} ({type(seed).__name__})")
+        raise ValueError(f"{expected}, got {short(seed)} ({type(seed).__name__})")
     if not 0 <= number <= LARGEST_SEED:
         raise ValueError(f"{expected}, got {number}")
     return number
@@ -258,6 +253,7 @@ class MaskSettings:
         settings = find_preset(name).settings
         return settings.replace(mask_scale=ALEXNET_MASK_SCALE) if network == "alexnet" else settings
 
+    @printable_errors
     def replace(self, /, **changes: Any) -> MaskSettings:
         """A copy with ``changes``; an unknown setting raises and lists what there is."""
         unknown = sorted(set(changes) - {item.name for item in dataclasses.fields(self)})
@@ -271,6 +267,7 @@ class MaskSettings:
         return dataclasses.asdict(self)
 
     @classmethod
+    @printable_errors
     def from_file(cls, path: str | Path, base: MaskSettings | None = None) -> MaskSettings:
         """``base`` (the defaults) changed by a JSON object of settings, such as results.json's."""
         try:

@@ -245,7 +245,7 @@ def test_layers_without_places_are_refused_in_one_sentence(tiny, noise_images):
         learn_activation_masks(network, noise_images, 0, "unused")
     for changes, message in (
         ({"images": noise_images[:0], "targets": []}, "images: expected at least one image, got none"),
-        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
         ({"targets": 5}, "targets: expected class indices from 0 to 4, got 5"),
     ):
         arguments = {"images": noise_images, "targets": 0, "layer": "5", **changes}

@@ -20,7 +20,7 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "reading", "masks", "metrics", "batches", "_forks"},
+    {"settings", "files", "reading", "masks", "metrics", "batches", "_forks", "_outside"},
     {"image_files", "images", "perturbations", "objectives", "results"},
     {"networks"},
     {"engines", "initialization"},
@@ -37,7 +37,7 @@ METHOD = {
     "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
-AROUND = {"__init__", "__main__", "_forks"}
+AROUND = {"__init__", "__main__", "_forks", "_outside"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
 
 PUBLIC = {

@@ -452,7 +452,7 @@ def test_the_callers_generator_is_left_alone(tiny, noise_images):
     [
         ({"engine": "tensorflow"}, "engine: expected one of .*, got 'tensorflow'"),
         ({"device": "tpu"}, "device: 'tpu' cannot be used here"),
-        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_options_are_named(tiny, noise_images, options, message):

@@ -189,3 +189,26 @@ def test_a_file_of_another_version_is_told(masks, tmp_path, change):
     torch.save(content, path)
     with pytest.raises(ValueError, match="which version wrote it"):
         pt.Masks.load(path)
+
+
+def test_masks_are_equal_where_all_their_numbers_are(tiny, noise_images, tmp_path):
+    masks = pt.learn_masks(tiny, noise_images, 1, pt.MaskSettings(iterations=2, initialization="ones"))
+    assert masks.radius.isnan().all()  # which is not equal to itself
+    masks.save(tmp_path / "masks")
+    again = pt.Masks.load(tmp_path / "masks")
+    assert masks == again
+    assert hash(masks) == hash(again)
+    assert masks.history == again.history
+    assert len({masks, again, masks[:2]}) == 2
+    assert masks != masks[:2]
+    for other in (
+        dataclasses.replace(again, grid=again.grid.sin()),
+        dataclasses.replace(again, layer="a"),
+        dataclasses.replace(again, size=(32, 40)),
+    ):
+        assert masks != other
+    assert masks != dataclasses.replace(
+        again, history=dataclasses.replace(again.history, tv=again.history.tv + 1)
+    )
+    assert masks != masks.grid.tolist()
+    assert masks != "masks"

@@ -66,6 +66,7 @@ BASE_404 = """<script>(function () {{
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("live_page")
+    app.setup_extension("content_policy")
     app.connect("config-inited", configure, priority=900)
     app.connect("builder-inited", add_early_script)
     app.connect("html-page-context", trim_page, priority=900)

@@ -137,7 +137,7 @@ export function writeLink({ sample, fit, targets, seed, settings }) {
 }
 
 /**
- * What a link says; whatever it leaves out, or says wrongly, is as on a first visit.
+ * What a link says; whatever it leaves out, leaves empty, or says wrongly or in two ways, is as on a first visit.
  * @param {string} text the part of an address after its #
  * @param {Site} site
  * @param {number} classes
@@ -147,26 +147,43 @@ export function readLink(text, site, classes) {
   const parts = new URLSearchParams(text);
   const settings = presetSettings(site, "default");
   const changed = Object.fromEntries(
-    SLIDERS.map((name) => [name, Number(parts.get(name) ?? NaN)]).filter(
+    SLIDERS.map((name) => [name, number(only(parts, name))]).filter(
       ([name, value]) => site && isAllowed(String(name), Number(value)),
     ),
   );
-  const target = parts.get("target") ?? "";
-  const targets = target.split(".").filter(Boolean).map(Number);
-  const isClass = (/** @type {number} */ index) => isWhole(index, 0, classes - 1);
-  const sample = parts.get("sample");
-  const seed = Number(parts.get("seed") ?? NaN);
+  const target = only(parts, "target");
+  const targets = [...new Set(target.split(".").filter(Boolean).map(number))];
+  // All classes together always score 1.
+  const isSet = (/** @type {number[]} */ set) =>
+    set.length > 0 && set.length < classes && set.every((index) => isWhole(index, 0, classes - 1));
+  const sample = only(parts, "sample");
+  const seed = number(only(parts, "seed"));
   return {
     sample: site.samples.some(({ name }) => name === sample) ? sample : null,
-    fit: parts.get("fit") === "center" ? "center" : "squash",
-    targets: target === "top" ? target : targets.length > 0 && targets.every(isClass) ? targets : null,
+    fit: only(parts, "fit") === "center" ? "center" : "squash",
+    targets: target === "top" ? target : isSet(targets) ? targets : null,
     seed: isWhole(seed, 0, 2 ** 32 - 1) ? seed : 0,
     settings: {
       ...settings,
       ...changed,
-      game: parts.get("game") === "preservation" ? "preservation" : "deletion",
+      game: only(parts, "game") === "preservation" ? "preservation" : "deletion",
     },
   };
+}
+
+/**
+ * @param {URLSearchParams} parts
+ * @param {string} name
+ * @returns {string} its value; empty where there is none, or where there are different ones
+ */
+function only(parts, name) {
+  const values = new Set(parts.getAll(name));
+  return values.size === 1 ? [...values][0] : "";
+}
+
+/** @param {string} text @returns {number} NaN for what is no decimal number, such as nothing at all */
+function number(text) {
+  return /^-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : NaN;
 }
 
 /** @param {string} name @param {number} value */

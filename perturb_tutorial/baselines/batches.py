@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perturb_tutorial.batches import in_batches, usual_batch_size
+from perturb_tutorial.batches import check_batch_size, in_batches, usual_batch_size
 from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.objectives import class_sets, class_weights
@@ -43,8 +43,7 @@ def check(network: Network, images: Tensor, targets: Any, batch_size: int | None
     network.check_images(images)
     if len(images) == 0:
         raise ValueError("images: expected at least one image, got none")
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
+    check_batch_size(batch_size)
     weights = class_weights(class_sets(targets, len(images), network.class_count), network.class_count)
     return weights / weights.sum(1, keepdim=True)
 

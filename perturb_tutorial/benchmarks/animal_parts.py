@@ -85,6 +85,8 @@ class AnimalParts(Benchmark):
         chosen = [question for question in candidates if counts[question.category] > settings.minimum_images]
         if not chosen:
             most = max(counts.values(), default=0)
+            if not most:
+                raise data.refusal("no image with an eye and a foot of one animal")
             raise ValueError(
                 f"minimum_images: no class has more than {settings.minimum_images} images with an eye and a "
                 f"foot, the largest has {most}; lower it (--minimum-images)"

@@ -46,7 +46,7 @@ COMMON = {
 image."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One method's result for one question, with the image (C×H×W) and its ``size`` (height, width) in its file.
 

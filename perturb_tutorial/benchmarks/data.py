@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.datasets import (
     Dataset,
@@ -59,11 +60,20 @@ class BenchmarkData:
             if image.label is not None
         ]
 
+    def refusal(self, lack: str) -> ValueError:
+        """The error for data that ``lack`` something: it begins with what is wrong with its images, if anything is."""
+        problems = [image.problem for image in self.dataset.images if image.problem is not None]
+        problems += self.dataset.problems
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        reason = f"{problems[0]}{more}; " if problems else ""
+        return ValueError(f"data: {self.dataset.name}: {reason}{lack}")
+
     def name(self, category: int) -> str:
         """The category's name, or its number where the data set has no name for it."""
         return self.dataset.categories.get(category, str(category))
 
 
+@printable_errors
 def read_data(
     benchmark: str,
     folder: str | Path = SAMPLES,

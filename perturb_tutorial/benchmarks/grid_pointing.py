@@ -116,14 +116,20 @@ def mosaic_questions(
     best = best.drop_duplicates("image_id").sort_values("image_id")
     right = [known[str(i), int(c)] for i, c in zip(best["image_id"], best["category_id"], strict=True)]
     count = settings.mosaics or min(MOSAICS, max(1, len(right) // settings.cells**2))
-    plan = plan_mosaics(
-        [question.category for question in right],
-        best["score"].to_numpy(),
-        np.ones(len(right), dtype=np.bool_),
-        cells=settings.cells,
-        count=count,
-        seed=settings.seed,
-    )
+    try:
+        plan = plan_mosaics(
+            [question.category for question in right],
+            best["score"].to_numpy(),
+            np.ones(len(right), dtype=np.bool_),
+            cells=settings.cells,
+            count=count,
+            seed=settings.seed,
+        )
+    except ValueError as error:
+        problems = list(dict.fromkeys(records["problem"].dropna()))
+        if not problems:
+            raise
+        raise ValueError(f"data: {len(problems)} bad images, the first: {problems[0]}; {error}") from error
     cell_questions = []
     for number, places in enumerate(plan):
         chosen = [right[place] for place in places]

@@ -52,9 +52,9 @@ class Localization(Benchmark):
         """The questions whose image has a box of the class."""
         found = [question for question in data.questions() if true_boxes(question) or _problem(question)]
         if len({str(question.image.id) for question in found if not _problem(question)}) < 2:
-            raise ValueError(
-                f"data: {data.dataset.name}: localization needs boxes on at least 2 images; give ImageNet's folder "
-                "with LOC_val_solution.csv or the XML files, COCO's folder, or samples"
+            raise data.refusal(
+                "localization needs boxes on at least 2 images; give ImageNet's folder with LOC_val_solution.csv "
+                "or the XML files, COCO's folder, or samples"
             )
         return found
 

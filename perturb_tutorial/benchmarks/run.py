@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perturb_tutorial._outside import check_whole, printable_errors
 from perturb_tutorial.benchmarks.base import COMMON, Benchmark
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
@@ -56,6 +57,7 @@ class Outcome:
     computed: int
 
 
+@printable_errors
 def plan_benchmark(name: str, data: BenchmarkData, settings: BenchmarkSettings | None = None) -> Plan:
     """The plan of ``run_benchmark``: that of the first step, for a benchmark that has one."""
     settings = settings or BenchmarkSettings()
@@ -66,10 +68,11 @@ def plan_benchmark(name: str, data: BenchmarkData, settings: BenchmarkSettings |
     _check_ids(all_questions)
     questions = limited(all_questions, settings.limit, settings.seed)
     if not questions:
-        raise ValueError(f"data: {data.dataset.name} has no image with a class that the network knows")
+        raise data.refusal("no image with a class that the network knows")
     return Plan(tuple(questions), first.chosen_methods(settings), settings.batch_size)
 
 
+@printable_errors
 def run_benchmark(
     name: str,
     data: BenchmarkData,
@@ -148,6 +151,7 @@ def run_benchmark(
 def _engine(name: str, address: str | None, cores: int | None) -> Compute:
     if name not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    cores = None if cores is None else check_whole("cores_per_worker", cores, 1)
     if name == "local":
         return lambda worker, batches: ((batch.number, worker.measure(batch)) for batch in batches)
     from perturb_tutorial.benchmarks.ray_engine import compute

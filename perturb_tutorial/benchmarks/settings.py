@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from perturb_tutorial._outside import check_whole
 from perturb_tutorial.settings import ENGINES, MaskSettings, check_seed, find_preset
 
 IMAGES_PER_CLASS = 400
@@ -71,9 +71,9 @@ class BenchmarkSettings:
             value = getattr(self, name)
             if value is None and name in ("limit", "mosaics"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
-        if not (math.isfinite(self.held_out_share) and 0 < self.held_out_share < 1):
+            object.__setattr__(self, name, check_whole(name, value, low))
+        share = self.held_out_share
+        if not isinstance(share, float) or not 0 < share < 1:
             raise ValueError(f"held_out_share: expected a share between 0 and 1, got {self.held_out_share!r}")
 
     @classmethod

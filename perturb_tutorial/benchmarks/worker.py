@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perturb_tutorial._outside import printable
 from perturb_tutorial.baselines.registry import METHODS, saliency
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion_points
 from perturb_tutorial.benchmarks.base import Benchmark, View
 from perturb_tutorial.benchmarks.plan import Batch, Mosaic, Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-from perturb_tutorial.datasets.records import ImageRecord, check_image, printable
+from perturb_tutorial.datasets.records import ImageRecord, check_image
 from perturb_tutorial.images import load_images
 from perturb_tutorial.metrics.heatmaps import is_usable
 from perturb_tutorial.networks import Network, best_targets

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import click
 
 from perturb_tutorial import __version__
+from perturb_tutorial._outside import printable
 from perturb_tutorial.cli import benchmark, explain, gallery, listings
-from perturb_tutorial.cli.options import DONE, INTERRUPTED, MISTAKE
+from perturb_tutorial.cli.options import DONE, FAULT, INTERRUPTED, MISTAKE, say
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -38,30 +40,33 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a pipe on Windows has no → and α
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    formatted, warnings.formatwarning = warnings.formatwarning, _formatted
+    usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         result: Any = app.main(args=arguments, prog_name="perturb-tutorial", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return MISTAKE
     except click.ClickException as error:
-        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+        say(f"error: {' '.join(error.format_message().split())}", err=True)
         return MISTAKE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what is written is whole", err=True)
+        say("interrupted; what is written is whole", err=True)
         return INTERRUPTED
     finally:
-        warnings.formatwarning = formatted
+        warnings.formatwarning = usual
     return result if isinstance(result, int) else DONE
 
 
-def _formatted(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning in one line, without the place in the code."""
-    return f"warning: {' '.join(str(message).split())}\n"
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def main() -> None:
     """The entry point ``perturb-tutorial``."""
-    sys.exit(run())
+    try:
+        status = run()
+    except Exception:  # a fault of ours; its text may hold a name of the user's
+        for line in traceback.format_exc().splitlines():
+            say(line, err=True)
+        status = FAULT
+    sys.exit(status)

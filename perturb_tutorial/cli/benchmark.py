@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perturb_tutorial.cli import options
-from perturb_tutorial.cli.options import DONE, changed, load
+from perturb_tutorial.cli.options import DONE, MISTAKE, PATH, TEXT, changed, load, say
 from perturb_tutorial.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -21,18 +21,19 @@ SHOWN = 60
 """Number of figures on the screen; summary.json has all of them."""
 
 _common = options.together(
-    click.option("--data", default="samples", show_default=True, metavar="DIR|samples", help="The data set's folder."),
-    click.option("--split", metavar="NAME", help="Such as val2014; needed where the folder has several."),
-    click.option("--methods", metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
+    click.option("--data", type=TEXT, default="samples", show_default=True, metavar="DIR|samples",
+                 help="The data set's folder."),
+    click.option("--split", type=TEXT, metavar="NAME", help="Such as val2014; needed where the folder has several."),
+    click.option("--methods", type=TEXT, metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
     *(options.network, options.weights, options.preset, options.settings, options.game, options.mask_engine),
     *(options.seed, options.device),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
-    click.option("--ray-address", metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
+    click.option("--ray-address", type=TEXT, metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
     click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
                  help="Of each of Ray's workers without a GPU."),
-    click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
+    click.option("--output", type=PATH, required=True, metavar="DIR", help="Made, or resumed."),
 )  # fmt: skip
 
 
@@ -81,9 +82,7 @@ def localization(**values: Any) -> int:
 
 @benchmark.command("animal-parts")
 @_common
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="ImageNet's images, if not in --data."
-)
+@click.option("--images", type=PATH, metavar="DIR", help="ImageNet's images, if not in --data.")
 @click.option(
     "--minimum-images",
     type=click.IntRange(min=0),
@@ -135,16 +134,15 @@ def _run(
 
     with _mistakes():
         mask = changed(MaskSettings.preset(preset, network=network_name), settings_file, game)
-        chosen = (
-            tuple(part.strip() for part in methods.split(",") if part.strip()) if methods is not None else ()
-        )
+        named = () if methods is None else tuple(part.strip() for part in methods.split(","))
+        chosen = tuple(filter(None, named)) or named[:1]
         settings = BenchmarkSettings.preset(preset, network=network_name, methods=chosen, **values).replace(
             mask=mask
         )
         _check(name, settings)
         source = read_data(name, data, split, images=images, near=near)
         for line in source.dataset.problems:
-            click.echo(f"left out: {line}", err=True)
+            say(f"left out: {line}", err=True)
         network = load(network_name, weights, device)
         # disable=None: a bar on a terminal, none in a pipe.
         with tqdm(unit="record", disable=None) as bar:
@@ -165,7 +163,13 @@ def _run(
                 progress=progress,
             )
     _print_outcome(outcome)
-    return DONE
+    return DONE if _has_good_images(outcome) else MISTAKE
+
+
+def _has_good_images(outcome: Outcome) -> bool:
+    """Whether anything could be measured: the last step's records, or where it has none the first step's, say so."""
+    records = outcome.summary["records"]
+    return bool(records["with_problem"] < records["finished"])
 
 
 def _check(name: str, settings: BenchmarkSettings) -> None:
@@ -195,23 +199,23 @@ def _print_outcome(outcome: Outcome) -> None:
     """Prints the figures, the numbers of bad images and unusable maps, and the path of summary.json."""
     summary = outcome.summary
     for figure in summary["figures"][:SHOWN]:
-        click.echo(_line(figure))
+        say(_line(figure))
     if len(summary["figures"]) > SHOWN:
-        click.echo(f"… and {len(summary['figures']) - SHOWN} more")
+        say(f"… and {len(summary['figures']) - SHOWN} more")
     records = summary["records"]
     if records["bad_images"]:
-        click.echo(f"{records['bad_images']} bad images are in no figure:", err=True)
+        say(f"{records['bad_images']} bad images are in no figure:", err=True)
         for problem in records["problems"]:
-            click.echo(f"  {problem}", err=True)
+            say(f"  {problem}", err=True)
     if records["set_aside"]:
-        click.echo(
+        say(
             f"{records['set_aside']} records of these images, from another start of the run, are set aside; "
             "a new folder measures all methods on them as they are now",
             err=True,
         )
     for method, count in records["unusable_maps"].items():
-        click.echo(f"{method}: {count} maps are zero everywhere or not finite", err=True)
-    click.echo(
+        say(f"{method}: {count} maps are zero everywhere or not finite", err=True)
+    say(
         f"{records['finished']} records, {outcome.computed} of them new; all figures: {outcome.folder / 'summary.json'}"
     )
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from perturb_tutorial.cli import options
-from perturb_tutorial.cli.options import BAR, DONE, MISTAKE, changed, load, mistake, prepare, unwritable
+from perturb_tutorial.cli.options import (
+    BAR,
+    DONE,
+    MISTAKE,
+    PATH,
+    TEXT,
+    changed,
+    load,
+    mistake,
+    prepare,
+    say,
+    unwritable,
+)
 from perturb_tutorial.settings import MaskSettings, find_preset
 
 if TYPE_CHECKING:
@@ -18,13 +30,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", nargs=-1, metavar="[IMAGE]...", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", type=click.Path())
 @click.option(
-    "--sample", "samples_", multiple=True, metavar="NAME", help="A sample photograph; may be repeated."
+    "--sample",
+    "samples_",
+    type=TEXT,
+    multiple=True,
+    metavar="NAME",
+    help="A sample photograph; may be repeated.",
 )
 @options.together(options.network, options.weights)
 @click.option(
     "--target",
+    type=TEXT,
     default="auto",
     show_default=True,
     metavar="NAME|INDEX|auto",
@@ -32,15 +50,20 @@ if TYPE_CHECKING:
 )
 @options.game
 @click.option(
-    "--method", default="mask", show_default=True, metavar="NAME", help="See: perturb-tutorial methods."
+    "--method",
+    type=TEXT,
+    default="mask",
+    show_default=True,
+    metavar="NAME",
+    help="See: perturb-tutorial methods.",
 )
-@click.option("--layer", metavar="NAME", help="The layer that the method reads, or that the mask masks.")
-@options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there."
+    "--layer", type=TEXT, metavar="NAME", help="The layer that the method reads, or that the mask masks."
 )
+@options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
+@click.option("--output", type=PATH, required=True, metavar="DIR", help="Made if it is not there.")
 def explain(
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     samples_: tuple[str, ...],
     network_name: str,
     weights: Path | None,
@@ -79,8 +102,8 @@ def explain(
     request = Request(
         network, settings, chosen, find_preset(preset).target_count, method, layer, seed, mask_engine
     )
-    names = [str(path) for path in images] + list(samples_)
-    return _run(request, [*images, *sample_paths], names, output)
+    names = [name or "''" for name in images] + list(samples_)
+    return _run(request, [*map(Path, images), *sample_paths], names, output)
 
 
 def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: Path) -> int:
@@ -102,7 +125,7 @@ def _run(request: Request, paths: Sequence[Path], names: Sequence[str], output: 
         except OSError as error:  # results.json cannot be written: a full disk, a folder that was deleted
             raise unwritable(output, error, "another folder") from error
     for line in outcome.errors:
-        click.echo(f"error: {line}", err=True)
+        say(f"error: {line}", err=True)
     return MISTAKE if outcome.errors else DONE
 
 

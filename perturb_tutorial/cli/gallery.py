@@ -8,18 +8,33 @@ from pathlib import Path
 import click
 
 from perturb_tutorial.cli import options
-from perturb_tutorial.cli.options import BAR, DONE, MISTAKE, load, mistake, prepare, unwritable
+from perturb_tutorial.cli.options import (
+    BAR,
+    DONE,
+    MISTAKE,
+    PATH,
+    TEXT,
+    load,
+    mistake,
+    prepare,
+    say,
+    unwritable,
+)
 from perturb_tutorial.settings import PRESETS
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option(
-    "--target", required=True, metavar="NAME|INDEX", help="Index, wnid or exact name of the folder's class."
+    "--target",
+    type=TEXT,
+    required=True,
+    metavar="NAME|INDEX",
+    help="Index, wnid or exact name of the folder's class.",
 )
 @click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
 @options.together(options.network, options.weights, options.seed, options.device)
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE.png")
+@click.option("--output", type=PATH, required=True, metavar="FILE.png")
 def gallery(
     folder: Path,
     target: str,
@@ -52,11 +67,11 @@ def gallery(
         with mistake("--target"):
             result = learn_gallery(network, paths, target, presets, seed=seed, progress=progress)
     for line in result.errors:
-        click.echo(f"error: {line}", err=True)
+        say(f"error: {line}", err=True)
     if len(result):
         try:
             save_png(result.figure(), output)
         except OSError as error:
             raise unwritable(output, error, "another place") from error
-        click.echo(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
+        say(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
     return MISTAKE if result.errors else DONE

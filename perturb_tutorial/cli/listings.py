@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from perturb_tutorial.cli.options import say
+
 
 @click.command()
 def networks() -> None:
@@ -17,7 +19,7 @@ def networks() -> None:
             else f"torchvision, {entry.megabytes} MB, downloaded on first use"
         )
         state = "here" if weights_file(name) else "not here yet"
-        click.echo(f"{name:<20} {entry.input_size:>3} px  {state:<13} {source}")
+        say(f"{name:<20} {entry.input_size:>3} px  {state:<13} {source}")
 
 
 @click.command()
@@ -26,7 +28,7 @@ def methods() -> None:
     from perturb_tutorial.baselines import METHODS
 
     for name, method in METHODS.items():
-        click.echo(f"{name:<32} {method.source:<5} {method.about}")
+        say(f"{name:<32} {method.source:<5} {method.about}")
 
 
 @click.command()
@@ -36,4 +38,4 @@ def samples() -> None:
 
     for sample in all_samples().values():
         state = "here" if sample.path else f"pip install {sample.package}"
-        click.echo(f"{sample.name:<16} {sample.label:<20} {sample.package:<14} {state}")
+        say(f"{sample.name:<16} {sample.label:<20} {sample.package:<14} {state}")

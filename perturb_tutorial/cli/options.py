@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perturb_tutorial._outside import printable
 from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.networks import Network
 
-DONE, MISTAKE, INTERRUPTED = 0, 2, 130
+DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
 """A progress bar that also counts fractions of images or masks."""
@@ -23,16 +24,42 @@ BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
 SEEDS = click.IntRange(min=0, max=LARGEST_SEED)
 """The seeds that torch's generators accept."""
 
+
+class _Text(click.types.StringParamType):
+    """Text that is not empty, as an unset variable of a script is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value or "\0" in value:
+            self.fail(f"expected a {self.name}, got {value!r}", param, ctx)
+        return str(value)
+
+
+class _File(click.Path):
+    """A path that is not empty, which would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value) or "\0" in str(value):
+            self.fail(f"expected a path, got {value!r}", param, ctx)
+        return Path(value)
+
+
+TEXT, PATH = _Text(), _File()
+
 network = click.option(
-    "--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"
+    "--network", "network_name", type=TEXT, default="efficientnet_lite0", show_default=True, metavar="NAME"
 )
 weights = click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The network's state dict, if not downloaded.",
 )
-device = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+device = click.option("--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 seed = click.option("--seed", type=SEEDS, default=0, show_default=True)
 game = click.option(
     "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
@@ -41,7 +68,7 @@ preset = click.option("--preset", type=click.Choice(list(PRESETS)), default="def
 settings = click.option(
     "--settings",
     "settings_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="JSON of mask settings.",
 )
@@ -52,6 +79,11 @@ mask_engine = click.option(
     show_default=True,
     help="onnx: the same gradients, on a CPU faster for EfficientNets.",
 )
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Prints one line: the commands' way to the terminal, which gets no control character from outside."""
+    click.echo(printable(line), err=err)
 
 
 def together(*options: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,12 +15,14 @@ with more than 10 images that show at least one eye and one foot.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.datasets.categories import category_matches
 from perturb_tutorial.datasets.coco import load_json, read_coco_json
 from perturb_tutorial.datasets.imagenet import (
@@ -84,13 +86,15 @@ def _image_path(images: Path, stem: str) -> Path:
     split = "val" if stem.startswith(VALIDATION_PREFIX) else "train"
     for folder in (images / split / wnid, images / wnid, images / split, images):
         for suffix in (".JPEG", ".jpg", ".png"):
-            if (folder / f"{stem}{suffix}").is_file():
+            if os.path.isfile(folder / f"{stem}{suffix}"):  # which is False for a name that is too long
                 return folder / f"{stem}{suffix}"
     # A validation image may have been sorted into a folder of its class, which its name does not contain.
-    found = sorted(images.glob(f"val/n*/{stem}.JPEG")) if split == "val" else []
-    return found[0] if found else images / split / f"{stem}.JPEG"
+    classes = sorted((images / "val").glob("n*")) if split == "val" else []
+    found = (folder / f"{stem}.JPEG" for folder in classes)
+    return next(filter(os.path.isfile, found), images / split / f"{stem}.JPEG")
 
 
+@printable_errors
 def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
     """The VGG Animal Parts data set: ``folder`` holds ``xml/eye`` and ``xml/foot``, ``images`` ImageNet's
     images.
@@ -132,7 +136,7 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
         path = _image_path(image_root, stem)
         if problem is None and wnid not in indices:
             problem = f"{stem}: its class is unknown: neither a name nor an official list gives it"
-        if problem is None and not path.is_file():
+        if problem is None and not os.path.isfile(path):
             problem = f"{path.name}: the image is missing from {image_root}"
         instances: tuple[Instance, ...] = ()
         if wnid in indices:
@@ -147,6 +151,7 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
     return Dataset("animal_parts", tuple(records), imagenet_names())
 
 
+@printable_errors
 def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> Dataset:
     """Animals with eye and foot key points under ``folder``, in either form (see the module).
 
@@ -166,6 +171,7 @@ def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> D
     )
 
 
+@printable_errors
 def animal_categories(folder: str | Path) -> dict[int, int]:
     """COCO's id of each category id under ``folder`` (COCO key points) whose name, or else supercategory, is that of a
     COCO category which ImageNet has, such as bird, cat or horse. Empty for the VGG form, whose images have classes.

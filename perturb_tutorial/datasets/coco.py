@@ -18,13 +18,16 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from perturb_tutorial._outside import printable, printable_errors, short
 from perturb_tutorial.datasets.json_values import is_flag, is_number, text, whole_number
-from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point, printable
+from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
 from perturb_tutorial.metrics.segments import run_lengths
 from perturb_tutorial.reading import read_json
 
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
 """Last word of a key point's name → the part that it is (§7)."""
+IMAGENET = 1000
+"""The number of ImageNet's classes."""
 FAR = 10
 """A coordinate beyond this many times the image's longer side is a mistake. pycocotools would visit every pixel along
 such an outline."""
@@ -53,6 +56,7 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@printable_errors
 def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path]:
     """The annotation file and the image folder of a split under ``folder``.
 
@@ -143,6 +147,10 @@ def _parts(annotation: dict[str, Any], names: list[str]) -> dict[str, tuple[Poin
     return {part: tuple(points) for part, points in found.items()}
 
 
+def _is_class(index: object) -> bool:
+    return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < IMAGENET
+
+
 def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
     """Image records by id; what is wrong with the others goes to ``problems``."""
     images: dict[int, dict[str, Any]] = {}
@@ -150,6 +158,7 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
         try:
             key, file = whole_number(image["id"]), Path(text(image["file_name"]))
             sides = whole_number(image["height"]), whole_number(image["width"])
+            label = image.get("imagenet_index")
         except (TypeError, KeyError, ValueError, OverflowError):
             problems.append(f"{path.name}: an image without id, file_name, height and width: left out")
             continue
@@ -157,6 +166,11 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
             problems.append(f"{path.name}: image id {key} is used twice: {file} left out")
         elif file.is_absolute() or ".." in file.parts or min(sides) < 1:
             problems.append(f"{path.name}: image {key}: expected a file in its folder and a size: left out")
+        elif label is not None and not _is_class(label):
+            problems.append(
+                f"{path.name}: image {key}: expected imagenet_index from 0 to {IMAGENET - 1}, "
+                f"got {short(label)}: left out"
+            )
         else:
             images[key] = image
     return images
@@ -232,6 +246,7 @@ def _read_annotations(
     return instances
 
 
+@printable_errors
 def read_coco_json(
     annotation_file: str | Path,
     image_folder: str | Path,
@@ -283,11 +298,7 @@ def read_coco_json(
     records = []
     for key in sorted(images):
         file, index = str(images[key]["file_name"]), images[key].get("imagenet_index")
-        problem = None
-        if check_files and Path(file).name == file and file not in present:
-            problem = f"{file}: the image is missing from {folder}"
-        elif index is not None and not (type(index) is int and 0 <= index < CLASSES):
-            problem = f"{file}: imagenet_index is {reprlib.repr(index)}, expected 0 to {CLASSES - 1}"
+        missing = check_files and Path(file).name == file and file not in present
         records.append(
             ImageRecord(
                 id=key,
@@ -295,8 +306,8 @@ def read_coco_json(
                 height=whole_number(images[key]["height"]),
                 width=whole_number(images[key]["width"]),
                 instances=tuple(instances[key]),
-                label=index if problem is None else None,
-                problem=problem,
+                label=index,
+                problem=f"{file}: the image is missing from {folder}" if missing else None,
             )
         )
     return Dataset(name or path.stem, tuple(records), categories, tuple(map(printable, problems)))

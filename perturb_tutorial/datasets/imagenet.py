@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
 from perturb_tutorial.files import read_table
 from perturb_tutorial.reading import read_bytes
@@ -221,6 +222,7 @@ def _xml_folder(folder: Path, split: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+@printable_errors
 def read_imagenet(
     folder: str | Path,
     split: str = "val",

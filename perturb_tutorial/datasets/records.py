@@ -14,15 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from perturb_tutorial._outside import check_whole, printable
 from perturb_tutorial.image_files import Unusable, upright_size
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
-
-
-def printable(text: str) -> str:
-    """``text`` as files and terminals can show it: bytes of a file's name that are no UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class ImageRecord:
     """One image: its file, its size if the annotations give it, its instances, and what is wrong with it.
 
     ``label`` is the ImageNet class index where the data set gives one to the whole image, ``truth`` its boxes
-    of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made :func:`printable`.
+    of that class with inclusive corners (x0, y0, x1, y1). ``id`` and ``problem`` are made printable.
     """
 
     id: int | str
@@ -149,8 +145,7 @@ def first_images(
     The paper does not say in which order images are first; the order of ids is the same in every copy. Images with a
     problem keep their place, so that a missing file does not shift the subset. The pairs come image by image.
     """
-    if limit < 1:
-        raise ValueError(f"limit: expected at least 1 image a class, got {limit}")
+    limit = check_whole("limit", limit, 1)
     taken: dict[int, int] = {}
     chosen = []
     for pair in pairs(sorted(images, key=lambda image: image.id), categories):

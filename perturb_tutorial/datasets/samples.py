@@ -55,7 +55,7 @@ class Sample:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Photographs N×C×H×W in [0, 1], their N ImageNet classes, and their N names.
 

@@ -31,6 +31,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from perturb_tutorial._outside import check_whole
 from perturb_tutorial.engines.backward import BACKWARD, NoRuleError, clips_from_outputs, pools_without_indices
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsampling_matrices
@@ -82,8 +83,7 @@ def export_joint_graph(
 
 def trace_joint(network: Network, settings: MaskSettings, batch_size: int) -> fx.GraphModule:
     """The joint function of ``INPUTS`` to ``OUTPUTS`` as a graph of plain tensor operations, on the CPU."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
+    batch_size = check_whole("batch_size", batch_size, 1)
     example = _example(network, settings, batch_size)
     function = joint_function(network, settings)
     try:

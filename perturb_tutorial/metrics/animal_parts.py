@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturb_tutorial.metrics.heatmaps import Float, as_map
+from perturb_tutorial._outside import check_whole
+from perturb_tutorial.metrics.heatmaps import Float, as_floats, as_map
 
 WINDOW = 5
 """Side of the window around a key point, px of the original image (authors' code)."""
@@ -36,8 +37,8 @@ def window_means(mask: ArrayLike, points: ArrayLike, window: int = WINDOW) -> Fl
     array([0.5])
     """
     array = as_map(mask, "mask")
-    where = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-    if window < 1 or window % 2 == 0:
+    where = as_floats(points, "points").reshape(-1, 2)
+    if check_whole("window", window, 1) % 2 == 0:
         raise ValueError(f"window: expected an odd number of px, got {window}")
     if not np.isfinite(where).all():
         raise ValueError("points: expected finite x, y")
@@ -68,7 +69,7 @@ class ClassParts(NamedTuple):
 
 def mean_and_error(values: ArrayLike, ddof: int = 0) -> tuple[float, float, int]:
     """Mean, SD / √n and n of the finite ``values``; NaN where n is too small for the SD (n ≤ ``ddof``)."""
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    array = as_floats(values, "values").reshape(-1)
     array = array[np.isfinite(array)]
     count = array.size
     mean = float(array.mean()) if count else float("nan")

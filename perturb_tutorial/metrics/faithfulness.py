@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_map
+from perturb_tutorial._outside import check_whole
+from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_floats, as_map
 
 
 def pixel_order(saliency: ArrayLike) -> Int:
@@ -29,8 +30,7 @@ def pixel_order(saliency: ArrayLike) -> Int:
 
 
 def _taken(pixels: int, steps: int) -> Int:
-    if not 1 <= steps <= pixels:
-        raise ValueError(f"steps: expected 1 to {pixels}, the number of pixels, got {steps}")
+    steps = check_whole("steps", steps, 1, pixels)
     return np.array([round(k * pixels / steps) for k in range(steps + 1)], dtype=np.int64)
 
 
@@ -56,7 +56,7 @@ def curve_area(scores: ArrayLike) -> Float:
     >>> curve_area([1.0, 1.0, 0.0])
     array(0.75)
     """
-    array = np.asarray(scores, dtype=np.float64)
+    array = as_floats(scores, "scores")
     if array.ndim == 0 or array.shape[-1] < 2:
         raise ValueError(f"scores: expected at least 2 along the curve, got shape {array.shape}")
     return np.asarray((array[..., :-1] + array[..., 1:]).mean(axis=-1) / 2)
@@ -68,9 +68,9 @@ def normalized_curve(scores: ArrayLike, original: ArrayLike, perturbed: ArrayLik
     ``original`` and ``perturbed`` (…) are the scores of the two ends; NaN where they do not differ by more
     than 1e-6, for then there is nothing to measure.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    top = np.asarray(original, dtype=np.float64)[..., None]
-    bottom = np.asarray(perturbed, dtype=np.float64)[..., None]
+    array = as_floats(scores, "scores")
+    top = as_floats(original, "original")[..., None]
+    bottom = as_floats(perturbed, "perturbed")[..., None]
     span = top - bottom
     usable = np.abs(span) > 1e-6
     return np.where(usable, (array - bottom) / np.where(usable, span, 1.0), np.nan)

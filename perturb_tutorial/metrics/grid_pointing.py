@@ -16,13 +16,14 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_map
+from perturb_tutorial._outside import check_whole
+from perturb_tutorial.metrics.heatmaps import Bool, Float, Int, as_array, as_floats, as_map, as_whole
 from perturb_tutorial.settings import check_seed
 
 
 def mosaic(images: ArrayLike, cells: int) -> NDArray[np.generic]:
     """``cells``² images (n²×C×H×W) as one mosaic (C×nH×nW), in reading order."""
-    array = np.asarray(images)
+    array, cells = as_array(images, "images"), check_whole("cells", cells, 1)
     if array.ndim != 4 or array.shape[0] != cells * cells:
         raise ValueError(f"images: expected {cells * cells} images of C×H×W, got shape {array.shape}")
     _, channels, height, width = array.shape
@@ -51,9 +52,7 @@ def cell_shares(heat: ArrayLike, cells: int) -> Float:
     array([[0.25, 0.  ],
            [0.  , 0.75]])
     """
-    if cells < 1:
-        raise ValueError(f"cells: expected at least 1, got {cells}")
-    array = as_map(heat)
+    cells, array = check_whole("cells", cells, 1), as_map(heat)
     if not np.isfinite(array).all():
         warnings.warn("a heat map is not finite: it scores 0 in the grid pointing game", stacklevel=2)
         return np.zeros((cells, cells))
@@ -67,8 +66,8 @@ def cell_shares(heat: ArrayLike, cells: int) -> Float:
 
 def grid_pointing_score(heat: ArrayLike, cells: int, cell: int) -> float:
     """Score L of ``heat`` (H×W) for the class in ``cell`` (0 … cells²−1, reading order), between 0 and 1."""
-    if not 0 <= cell < cells * cells:
-        raise ValueError(f"cell: expected 0 to {cells * cells - 1}, got {cell}")
+    cells = check_whole("cells", cells, 1)
+    cell = check_whole("cell", cell, 0, cells * cells - 1)
     return float(cell_shares(heat, cells).flat[cell])
 
 
@@ -95,9 +94,10 @@ def plan_mosaics(
     Raises:
         ValueError: where fewer than cells² classes have an image.
     """
-    label = np.asarray(classes, dtype=np.int64).reshape(-1)
-    score = np.asarray(scores, dtype=np.float64).reshape(-1)
-    usable: Bool = np.asarray(right, dtype=np.bool_).reshape(-1) & np.isfinite(score)
+    cells, count = check_whole("cells", cells, 1), check_whole("count", count, 0)
+    label = as_whole(classes, "classes").reshape(-1)
+    score = as_floats(scores, "scores").reshape(-1)
+    usable: Bool = as_array(right, "right").astype(np.bool_).reshape(-1) & np.isfinite(score)
     if not len(label) == len(score) == len(usable):
         raise ValueError("classes, scores, right: expected the same length")
     rng = np.random.default_rng(check_seed(seed))

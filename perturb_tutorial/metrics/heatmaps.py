@@ -12,10 +12,13 @@ Arrays are [y, x], points (x, y), both in px with the center of the first pixel 
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from perturb_tutorial._outside import short
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -23,21 +26,71 @@ Int = NDArray[np.int64]
 Maximum = Literal["mean", "first"]
 
 
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """``values`` as an array of real numbers.
+
+    A tensor may need a gradient, be of any format such as bfloat16 and lie on any device; its numbers are copied. Lists
+    of tensors are read as well. Errors: ``ValueError`` that calls the values ``name`` for anything else.
+    """
+    try:
+        array = np.asarray(_plain(values))
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor without numbers
+        array = np.asarray(None, dtype=object)
+    if array.dtype.kind == "O" and all(isinstance(value, Real | np.bool_) for value in array.flat):
+        array = array.astype(np.float64)  # such as a column of a table
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected real numbers, got {short(values)}")
+    return array
+
+
+def _plain(values: Any) -> Any:
+    """Lists of lists and arrays, without tensors, which NumPy cannot read in every state."""
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if not hasattr(values, "detach"):
+        return values
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).resolve_neg().numpy()
+
+
+def as_floats(values: Any, name: str) -> Float:
+    """:func:`as_array` in float64."""
+    return as_array(values, name).astype(np.float64, copy=False)
+
+
+def as_whole(values: Any, name: str) -> Int:
+    """:func:`as_array` in int64; ``ValueError`` for numbers that are not whole."""
+    array = as_array(values, name)
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.round(array)).all()):
+        raise ValueError(f"{name}: expected whole numbers, got {short(values)}")
+    return array.astype(np.int64, copy=False)
+
+
+def as_names(values: Any) -> NDArray[Any]:
+    """What names rows, such as their images: numbers or text, one for each, as a flat array."""
+    return np.asarray(_plain(values)).reshape(-1)
+
+
 def as_map(heat: ArrayLike, name: str = "heat") -> Float:
     """``heat`` as one H×W float64 array; leading axes of length 1 are dropped."""
-    array = np.asarray(heat, dtype=np.float64)
+    array = as_floats(heat, name)
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{name}: expected one map of H×W values, got shape {np.shape(heat)}")
+        raise ValueError(f"{name}: expected one map of H×W values, got shape {array.shape}")
     return array
 
 
 def as_size(size: tuple[int, int], name: str = "size") -> tuple[int, int]:
     """``size`` as (height, width), both at least 1 px."""
-    if len(size) != 2 or size[0] != int(size[0]) or size[1] != int(size[1]) or size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{name}: expected (height, width) in px, got {size}")
-    return int(size[0]), int(size[1])
+    pair = as_array(size, name).reshape(-1)
+    if (
+        len(pair) != 2
+        or pair.dtype.kind == "b"
+        or not ((pair == np.floor(pair)) & (pair >= 1) & (pair < np.inf)).all()
+    ):
+        raise ValueError(f"{name}: expected (height, width) in px, got {short(size)}")
+    return int(pair[0]), int(pair[1])
 
 
 def is_usable(heat: ArrayLike) -> bool:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturb_tutorial.metrics.heatmaps import Float
+from perturb_tutorial._outside import check_whole
+from perturb_tutorial.metrics.heatmaps import Float, as_floats, as_names
 from perturb_tutorial.settings import check_seed
 
 RESAMPLES = 2_000
@@ -38,7 +39,7 @@ class Interval(NamedTuple):
 
 def row_weights(images: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Float]:
     """Weights (R×rows) of the rows in blocks of resamples; ``images`` (rows) names the image of each row."""
-    _, position = np.unique(np.asarray(images), return_inverse=True)
+    _, position = np.unique(as_names(images), return_inverse=True)
     count = int(position.max()) + 1
     rng = np.random.default_rng(check_seed(seed))
     block = max(1, _CELLS_AT_ONCE // max(count, position.size))
@@ -51,7 +52,7 @@ def row_weights(images: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) ->
 
 def mean_of(values: ArrayLike) -> Statistic:
     """Statistic: the weighted mean of ``values`` (rows)."""
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    array = as_floats(values, "values").reshape(-1)
 
     def statistic(weights: Float) -> Float:
         total = weights.sum(axis=1)
@@ -64,8 +65,8 @@ def class_mean_of(values: ArrayLike, classes: ArrayLike) -> Statistic:
     """Statistic: the mean over classes of each class's weighted mean; a class absent from a resample is
     skipped.
     """
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
-    _, position = np.unique(np.asarray(classes), return_inverse=True)
+    array = as_floats(values, "values").reshape(-1)
+    _, position = np.unique(as_names(classes), return_inverse=True)
     if len(position) != len(array):
         raise ValueError(f"classes: expected one for each of {len(array)} rows, got {len(position)}")
     order = np.argsort(position, kind="stable")
@@ -86,7 +87,7 @@ def ratio_of_means(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
     """Statistic: mean of the finite ``numerator`` over mean of the finite ``denominator`` (rows each; NaN
     elsewhere).
     """
-    parts = [np.asarray(values, dtype=np.float64).reshape(-1) for values in (numerator, denominator)]
+    parts = [as_floats(values, "values").reshape(-1) for values in (numerator, denominator)]
     present = [np.isfinite(part).astype(np.float64) for part in parts]
     filled = [np.where(np.isfinite(part), part, 0.0) for part in parts]
 
@@ -123,11 +124,9 @@ def interval(
     Raises:
         ValueError: for a level or number of resamples out of range.
     """
-    names = np.asarray(images).reshape(-1)
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"level, resamples: expected 0 < level < 1 and resamples ≥ 1, got {level}, {resamples}"
-        )
+    names, resamples = as_names(images), check_whole("resamples", resamples, 1)
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a share between 0 and 1, got {level}")
     if names.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
     estimate = float(statistic(np.ones((1, names.size)))[0])
@@ -139,11 +138,9 @@ def interval(
 
 
 def _rows(name: str, values: ArrayLike, images: ArrayLike) -> Float:
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
-    if array.size != np.asarray(images).size:
-        raise ValueError(
-            f"{name}: expected one value for each of {np.asarray(images).size} rows, got {array.size}"
-        )
+    array, rows = as_floats(values, name).reshape(-1), as_names(images).size
+    if array.size != rows:
+        raise ValueError(f"{name}: expected one value for each of {rows} rows, got {array.size}")
     if not np.isfinite(array).all():
         raise ValueError(
             f"{name}: expected finite values; leave failed images out of both methods and count them"

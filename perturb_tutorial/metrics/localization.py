@@ -26,7 +26,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturb_tutorial.metrics.heatmaps import Bool, Float, as_map, as_size
+from perturb_tutorial._outside import check_whole
+from perturb_tutorial.metrics.heatmaps import Bool, Float, as_array, as_floats, as_map, as_size
 from perturb_tutorial.settings import check_seed
 
 Threshold = Literal["value", "energy", "mean"]
@@ -72,7 +73,7 @@ def _levels(positive: Float, threshold: Threshold, alphas: Float) -> Float:
 
 
 def _alphas(alphas: ArrayLike) -> Float:
-    array = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    array = np.atleast_1d(as_floats(alphas, "alphas"))
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"alphas: expected finite values ≥ 0, got {array}")
     return array
@@ -111,7 +112,7 @@ def scale_boxes(boxes: ArrayLike, old: tuple[int, int], new: tuple[int, int]) ->
     The outer edges x0 and x1 + 1 are scaled, so the whole image stays the whole image; corners may become
     fractions.
     """
-    array = np.asarray(boxes, dtype=np.float64)
+    array = as_floats(boxes, "boxes")
     if array.shape[-1:] != (4,):
         raise ValueError(f"boxes: expected …×4, got shape {array.shape}")
     (old_height, old_width), (height, width) = as_size(old, "old"), as_size(new, "new")
@@ -129,8 +130,8 @@ def iou(boxes: ArrayLike, truth: ArrayLike) -> Float:
     >>> iou([0, 0, 9, 9], [0, 0, 9, 4])
     array([[0.5]])
     """
-    a = np.asarray(boxes, dtype=np.float64).reshape(-1, 1, 4)
-    b = np.asarray(truth, dtype=np.float64).reshape(1, -1, 4)
+    a = as_floats(boxes, "boxes").reshape(-1, 1, 4)
+    b = as_floats(truth, "truth").reshape(1, -1, 4)
     for name, box in (("boxes", a), ("truth", b)):
         if not (box[..., 2:] - box[..., :2] + 1 >= -_EDGE_ROUNDING).all():
             raise ValueError(f"{name}: expected x0 ≤ x1 + 1 and y0 ≤ y1 + 1 (inclusive corners)")
@@ -192,7 +193,7 @@ def grid_of(threshold: Threshold) -> Float:
 
 def choose_alpha(right: ArrayLike, alphas: ArrayLike) -> AlphaSearch:
     """α* from ``right`` (N×A, one row an image): the α with the lowest error, the smallest of equals."""
-    table = np.asarray(right, dtype=np.bool_)
+    table = as_array(right, "right").astype(np.bool_)
     grid = _alphas(alphas)
     if table.ndim != 2 or table.shape[0] == 0 or table.shape[1] != grid.size:
         raise ValueError(
@@ -230,10 +231,9 @@ def held_out(count: int, share: float = 0.1, seed: int = 0) -> Bool:
 
     The paper held out 5,000 training images; this splits the validation images, for readers who have only those.
     """
-    if not 0 < share < 1 or count < 2:
-        raise ValueError(
-            f"count, share: expected 2 images or more and a share between 0 and 1, got {count}, {share}"
-        )
+    count = check_whole("count", count, 2)
+    if not 0 < share < 1:
+        raise ValueError(f"share: expected a share between 0 and 1, got {share}")
     taken = min(max(round(share * count), 1), count - 1)
     mask = np.zeros(count, dtype=np.bool_)
     mask[np.random.default_rng(check_seed(seed)).choice(count, taken, replace=False)] = True

@@ -24,7 +24,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturb_tutorial.metrics.heatmaps import Bool, Maximum, as_size, maximum_point, resize_map
+from perturb_tutorial.metrics.heatmaps import (
+    Bool,
+    Maximum,
+    as_floats,
+    as_size,
+    as_whole,
+    maximum_point,
+    resize_map,
+)
 from perturb_tutorial.metrics.segments import distance_to_mask
 
 TOLERANCE = 15.0
@@ -62,11 +70,11 @@ def is_hit(point: tuple[float, float] | None, mask: Bool, tolerance: float = TOL
     >>> is_hit((45, 20), mask), is_hit((46, 20), mask)
     (True, False)
     """
-    if tolerance < 0:
+    if not tolerance >= 0:
         raise ValueError(f"tolerance: expected px ≥ 0, got {tolerance}")
-    if point is None or not np.isfinite(point).all():
+    if point is None or not np.isfinite(place := as_floats(point, "point")).all():
         return False
-    return distance_to_mask(mask, point) <= tolerance
+    return distance_to_mask(mask, (place[0], place[1])) <= tolerance
 
 
 def is_difficult(
@@ -92,8 +100,8 @@ def is_difficult(
     """
     height, width = as_size(size)
     count = len(categories)
-    area = np.asarray(areas, dtype=np.float64).reshape(-1)
-    box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    area = as_floats(areas, "areas").reshape(-1)
+    box = as_floats(boxes, "boxes").reshape(-1, 4)
     if len(area) != count or len(box) != count:
         raise ValueError(
             f"areas, boxes: expected one for each of {count} instances, got {len(area)} and {len(box)}"
@@ -116,8 +124,8 @@ def precision_by_class(hits: ArrayLike, classes: ArrayLike) -> dict[int, tuple[f
     """Precision and number of samples of every class that has any; ``hits`` (N) of 0 or 1, ``classes`` (N)
     ints.
     """
-    hit = np.asarray(hits, dtype=np.float64).reshape(-1)
-    label = np.asarray(classes, dtype=np.int64).reshape(-1)
+    hit = as_floats(hits, "hits").reshape(-1)
+    label = as_whole(classes, "classes").reshape(-1)
     if hit.shape != label.shape:
         raise ValueError(f"hits, classes: expected the same length, got {len(hit)} and {len(label)}")
     if not np.isin(hit, (0.0, 1.0)).all():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from perturb_tutorial.metrics.heatmaps import Bool, as_size
+from perturb_tutorial.metrics.heatmaps import Bool, as_array, as_floats, as_size
 
 Segmentation = list[Any] | dict[str, Any]
 
@@ -118,10 +118,10 @@ def union_mask(segmentations: Iterable[Segmentation], size: tuple[int, int]) -> 
 
 def distance_to_mask(mask: Bool, point: tuple[float, float]) -> float:
     """Distance in px from ``point`` (x, y) to the nearest covered pixel's center; ∞ for an empty mask."""
-    covered = np.asarray(mask, dtype=np.bool_)
+    covered = as_array(mask, "mask").astype(np.bool_)
     if covered.ndim != 2:
         raise ValueError(f"mask: expected H×W, got shape {covered.shape}")
-    x, y = float(point[0]), float(point[1])
+    x, y = as_floats(point, "point").reshape(2).tolist()
     row, column = round(y), round(x)
     # No pixel center is nearer than that of the pixel which holds the point.
     if 0 <= row < covered.shape[0] and 0 <= column < covered.shape[1] and covered[row, column]:

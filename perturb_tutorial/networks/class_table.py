@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+from perturb_tutorial._outside import printable_errors, short, whole_number
 from perturb_tutorial.files import resource
+
+MOST_DIGITS = 18
+"""Of a class index; Python refuses to read thousands of digits."""
 
 
 class ClassTable:
@@ -25,28 +30,44 @@ class ClassTable:
         """The first name of class ``index``."""
         return self.names[index][0]
 
-    def find(self, text: str) -> int:
-        """The class index that ``text`` denotes: an index, a wnid, or the exact name of one class.
+    @printable_errors
+    def find(self, text: str | int) -> int:
+        """The class index that ``text`` denotes: the exact name of one class, or else an index or a wnid.
 
-        A first name takes precedence over a synonym, and equal case over folded case.
+        Names come first: of categories called 0, 1, 10 and 2 the text "2" is the last one, the number 2 that called
+        10. A first name takes precedence over a synonym, and equal case over folded case.
 
         Raises:
             ValueError: for an unknown name (lists similar ones), for a name of several classes (lists them), and for an
                 index out of range.
         """
-        text = text.strip()
-        if re.fullmatch(r"-?[0-9]+", text):
-            if not 0 <= int(text) < len(self):
-                raise ValueError(f"expected a class index from 0 to {len(self) - 1}, got {text}")
-            return int(text)
+        number = whole_number(text)
+        if number is None and not isinstance(text, str):
+            raise ValueError(f"expected a class index, wnid or exact class name, got {short(text)}")
+        text = str(text if number is None else number).strip()
+        if number is None and (named := self._named(text)) is not None:
+            return named
         if self.wnids is not None and text in self.wnids:
             return self.wnids.index(text)
-        folded = text.casefold()
+        if re.fullmatch(r"-?[0-9]+", text):
+            if len(text) > MOST_DIGITS or not 0 <= int(text) < len(self):
+                raise ValueError(
+                    f"expected a class index from 0 to {len(self) - 1}, got {short(int(text[:99]))}"
+                )
+            return int(text)
+        known = {_folded(name): name for group in self.names for name in group}
+        near = [known[match] for match in difflib.get_close_matches(_folded(text)[:99], known, n=3)]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise ValueError(f"expected a class index, wnid or exact class name, got {text!r}{hint}")
+
+    def _named(self, text: str) -> int | None:
+        """The class called ``text``, None for an unknown name; ``ValueError`` for a name of several classes."""
+        folded = _folded(text)
         readings = (
-            lambda group: group[0] == text,
-            lambda group: group[0].casefold() == folded,
-            lambda group: text in group,
-            lambda group: folded in (name.casefold() for name in group),
+            lambda group: group[0].strip() == text,
+            lambda group: _folded(group[0]) == folded,
+            lambda group: text in map(str.strip, group),
+            lambda group: folded in map(_folded, group),
         )
         for reading in readings:
             matches = [index for index, group in enumerate(self.names) if reading(group)]
@@ -57,10 +78,12 @@ class ClassTable:
                 raise ValueError(
                     f"{text!r} is the name of {len(matches)} classes, give the index of one: {meant}"
                 )
-        known = {name.casefold(): name for group in self.names for name in group}
-        near = [known[match] for match in difflib.get_close_matches(folded, known, n=3)]
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise ValueError(f"expected a class index, wnid or exact class name, got {text!r}{hint}")
+        return None
+
+
+def _folded(name: str) -> str:
+    """Equal for names that differ in case, in the composition of accents or in the spaces around them."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 @lru_cache(maxsize=1)

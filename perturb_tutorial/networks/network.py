@@ -50,7 +50,7 @@ class Network:
             attribute is an int for a square however it was given, and ``input_shape`` always (height, width).
         categories: K names, a :class:`ClassTable`, or None for "class 0" and so on.
         name: how messages and tables call the network; None is the module's class.
-        device: where it runs (:func:`pick_device`).
+        device: where it runs (``pick_device``).
         channels_last: memory layout of the copy behind scores and masks; None chooses it where it is faster (a module
             with 2-d convolutions on CPU or CUDA).
 
@@ -290,8 +290,8 @@ class Network:
             raise ValueError(f"layer: {self.name} has no layer {name!r}; near it or first: {', '.join(near)}")
         return layers[name]
 
-    def class_index(self, text: str) -> int:
-        """The class that ``text`` denotes: an index, a wnid or an exact name (:meth:`ClassTable.find`)."""
+    def class_index(self, text: str | int) -> int:
+        """The class that ``text`` denotes: an exact name, or else an index or a wnid (:meth:`ClassTable.find`)."""
         return self.labels.find(text)
 
     def check_images(self, images: Tensor) -> Tensor:
@@ -308,6 +308,7 @@ class LogitsOnly(nn.Module):
         self.module, self.read = module, read
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """N×K from N images."""
         return self.read(self.module(inputs))
 
 

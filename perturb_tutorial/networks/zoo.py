@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from perturb_tutorial._forks import check_not_forked
+from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.networks.class_table import imagenet_classes
 from perturb_tutorial.networks.network import Network
 from perturb_tutorial.reading import open_regular
@@ -105,6 +106,7 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
+@printable_errors
 def load_network(
     name: str = "efficientnet_lite0",
     *,

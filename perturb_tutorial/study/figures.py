@@ -43,7 +43,7 @@ NOT_CONVERGED = "did not converge"
 _PANEL = 1.6  # inches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     """One panel of a figure: a picture H×W×3 or nothing, and the line under it."""
 
@@ -169,7 +169,7 @@ def architectures(
     return _mask_columns(images, result.masks, labels, colormap, note=note)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CocoCase:
     """One row of fig. 10: an image 3×H×W with its annotations, one category of it, and the saliency for that.
 

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perturb_tutorial._outside import check_whole, printable_errors
+from perturb_tutorial.batches import check_batch_size
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks import Network, best_targets
@@ -45,7 +47,7 @@ Progress = Callable[[float], None]
 """Called with the number of masks done, one for each file and preset; a fraction while they are being learned."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gallery:
     """N photographs of one class with their masks.
 
@@ -82,6 +84,7 @@ class Gallery:
         return contact_sheet(self, columns=columns, colormap=colormap)
 
 
+@printable_errors
 def image_files(folder: str | Path) -> list[Path]:
     """The image files of ``folder`` by name, recognized by their extensions; subfolders and hidden files are left out.
 
@@ -108,6 +111,7 @@ def image_files(folder: str | Path) -> list[Path]:
     return found
 
 
+@printable_errors
 def learn_gallery(
     network: Network,
     paths: Sequence[str | Path],
@@ -134,7 +138,8 @@ def learn_gallery(
     Raises:
         ValueError: for an unknown target, preset or setting.
     """
-    index, seed = network.class_index(str(target)), check_seed(seed)
+    check_batch_size(batch_size)
+    index, seed = network.class_index(target), check_seed(seed)
     chosen = {name: find_preset(name) for name in presets}
     if not chosen or len(chosen) < len(presets):
         raise ValueError(
@@ -208,9 +213,7 @@ def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = H
     A mask that did not converge has an asterisk, a photograph whose score is not finite a dash; without masks
     there is one block of the photographs alone.
     """
-    if columns < 1:
-        raise ValueError(f"columns: expected at least 1, got {columns}")
-    columns = max(1, min(columns, len(gallery)))
+    columns = max(1, min(check_whole("columns", columns, 1), len(gallery)))
     rows = max(1, math.ceil(len(gallery) / columns))
     blocks = max(1, len(gallery.masks))
     height = rows * (_TILE + _LABEL) / _TILE + 0.4

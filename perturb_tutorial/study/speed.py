@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+from perturb_tutorial.files import resource
 
 
 def speed_results(device: str = "cpu") -> dict[str, dict[str, Any]]:
@@ -18,12 +18,8 @@ def speed_results(device: str = "cpu") -> dict[str, dict[str, Any]]:
     ``ratios`` compare two things measured in turn, ``seconds`` are of one image, ``by_…`` show how the cost grows,
     ``shares`` where the time goes; ``machine`` and ``versions`` describe the system.
     """
-    folders = (_PACKAGE / "data" / "speed", _PACKAGE.parent / "bench" / "results")
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError(
-            "the package's speed results are missing; install perturb_tutorial again, or run: make bench"
-        )
+    checkout = Path(__file__).resolve().parents[2] / "bench" / "results"
+    folder = checkout if checkout.is_dir() else resource("speed")
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob(f"{device}_*.json"))

@@ -6,6 +6,8 @@ import http.server
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,11 +131,27 @@ def build(project: Path, output: Path, target: Path) -> None:
     shutil.copytree(output / "_build" / "html", target)
 
 
+def wait_until(tab: Any, expression: str, timeout: int = 30_000) -> None:
+    """Until an expression holds on the page, for at most ``timeout`` ms.
+
+    Playwright's wait for a function evaluates text inside the page, which the pages' content security policy forbids.
+    """
+    from playwright.sync_api import Error
+
+    end = time.monotonic() + timeout / 1000
+    while time.monotonic() < end:
+        with suppress(Error):  # the page is being left for another
+            if tab.evaluate(f"!!({expression})"):
+                return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"after {timeout} ms not yet: {expression}")
+
+
 def wait_for_widgets(tab: Any) -> None:
     """Until each control has been drawn and MathJax, where the page has it, has finished."""
     views = "document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]').length"
     drawn = "document.querySelectorAll('.widget-subarea > .jupyter-widgets').length"
-    tab.wait_for_function(f"{drawn} >= {views}", timeout=20_000)
+    wait_until(tab, f"{drawn} >= {views}", timeout=20_000)
     tab.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => null) : null")
     tab.wait_for_timeout(200)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from built_site import wait_until
 
 import perturb_tutorial as pt
 from perturb_tutorial.datasets.samples import sample_path
@@ -26,21 +27,21 @@ PATIENCE = 120_000  # ms; other processes may have the machine's cores
 def load_network(tab: Any) -> None:
     """Press the button, and wait until the network answers."""
     tab.click("#live-load")
-    tab.wait_for_function(f"({LOADED} && {IDLE}) || {ALERT}", timeout=PATIENCE)
+    wait_until(tab, f"({LOADED} && {IDLE}) || {ALERT}", timeout=PATIENCE)
     assert not tab.evaluate(ALERT), tab.inner_text("#live-alert")
 
 
 def learn(tab: Any) -> None:
     """Press the button, and wait until the mask is learned."""
     tab.click("#live-run")
-    tab.wait_for_function(f"({ENDED} && {IDLE}) || {ALERT}", timeout=PATIENCE)
+    wait_until(tab, f"({ENDED} && {IDLE}) || {ALERT}", timeout=PATIENCE)
     assert not tab.evaluate(ALERT), tab.inner_text("#live-alert")
-    tab.wait_for_function("!!document.querySelector('#live-curve .live-line')")
+    wait_until(tab, "!!document.querySelector('#live-curve .live-line')")
 
 
 def alert(tab: Any) -> str:
     """The next message of a failure."""
-    tab.wait_for_function(ALERT, timeout=PATIENCE)
+    wait_until(tab, ALERT, timeout=PATIENCE)
     return str(tab.inner_text("#live-alert"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from built_site import Site, Visit
+from built_site import Site, Visit, wait_until
 from live_page import (
     correlation,
     curve,
@@ -202,7 +202,7 @@ def test_a_link_restores_the_settings(book: Site, open_page: Callable[..., Any])
     tab.focus("#live-jitter")
     tab.keyboard.press("ArrowRight")
     tab.fill("#live-seed", "7")
-    tab.wait_for_function("document.getElementById('live-status').textContent.startsWith('coffee')")
+    wait_until(tab, "document.getElementById('live-status').textContent.startsWith('coffee')")
     tab.click("#live-link")
     address = tab.url
     tab.context.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from built_site import Handler, Site
+from built_site import Handler, Site, wait_until
 from live_page import ALERT, LOADED, PATIENCE, load_network
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def fetched(page: Any, site: Site) -> dict[str, int]:
 
 
 def best_guess(page: Any) -> str:
-    page.wait_for_function("document.querySelectorAll('#live-targets label').length > 1")
+    wait_until(page, "document.querySelectorAll('#live-targets label').length > 1")
     return str(page.inner_text("#live-targets label:first-child span"))
 
 
@@ -109,7 +109,7 @@ def test_the_graphics_card_and_what_it_fetches(isolated: Site, browser: Any, chr
     assert page.is_visible("#live-load-wasm")
     assert not [name for name in sizes if name.startswith("ort.")], "nothing before the button is pressed"
     page.click("#live-load")
-    page.wait_for_function(f"{LOADED} || {ALERT}", timeout=PATIENCE)
+    wait_until(page, f"{LOADED} || {ALERT}", timeout=PATIENCE)
     # Software would take minutes to compile the shaders of the first iteration: it stops here.
     assert page.inner_text("#live-engine").endswith("on WebGPU.")
     assert not [name for name in sizes if name.startswith("ort.wasm")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from built_site import Site
+from built_site import Site, wait_until
 from live_page import IDLE, LOADED, PATIENCE, alert, answer, drop, load_network
 from PIL import Image
 
@@ -47,7 +47,7 @@ def choose(page: Any, name: str, data: bytes, kind: str = "image/jpeg") -> None:
 
 
 def said(page: Any, text: str) -> None:
-    page.wait_for_function(f"{STATUS}.includes({json.dumps(text)})", timeout=PATIENCE)
+    wait_until(page, f"{STATUS}.includes({json.dumps(text)})", timeout=PATIENCE)
 
 
 def test_what_is_no_photograph(tab: Any) -> None:
@@ -69,7 +69,7 @@ def test_what_is_no_photograph(tab: Any) -> None:
         choose(tab, "good.jpg", jpeg)
         said(tab, "good.jpg: 300×200 px")
         assert tab.is_hidden("#live-alert")
-    tab.wait_for_function(IDLE, timeout=PATIENCE)
+    wait_until(tab, IDLE, timeout=PATIENCE)
 
 
 def test_a_photograph_of_sixty_megapixels_in_any_orientation(tab: Any) -> None:
@@ -91,18 +91,18 @@ def test_a_file_dropped_while_a_mask_is_learned(tab: Any) -> None:
     """A bad one leaves the run alone, a good one ends it and takes its place."""
     tab.check("input[name=live-sample][value=chelsea]", force=True)
     said(tab, "chelsea:")
-    tab.wait_for_function(IDLE)
+    wait_until(tab, IDLE)
     tab.click("#live-run")
-    tab.wait_for_function(RUNNING, timeout=PATIENCE)
+    wait_until(tab, RUNNING, timeout=PATIENCE)
     drop(tab, "notes.pdf", b"%PDF-1.4", "application/pdf")
     assert "notes.pdf is a PDF" in alert(tab)
     before = tab.inner_text("#live-time")
-    tab.wait_for_function(
-        f"document.getElementById('live-time').textContent !== {json.dumps(before)}", timeout=PATIENCE
+    wait_until(
+        tab, f"document.getElementById('live-time').textContent !== {json.dumps(before)}", timeout=PATIENCE
     )
     drop(tab, "other.png", file("PNG"), "image/png")
     said(tab, "The run was ended for the new photograph. other.png")
-    tab.wait_for_function(IDLE, timeout=PATIENCE)
+    wait_until(tab, IDLE, timeout=PATIENCE)
     assert tab.is_hidden("#live-alert")
     assert tab.locator("#live-curve polyline").count() == 0, "the old result belongs to the old photograph"
     tab.evaluate(
@@ -114,7 +114,7 @@ def test_a_file_dropped_while_a_mask_is_learned(tab: Any) -> None:
 def test_pause_hidden_tab_and_stop(tab: Any) -> None:
     """A run goes on in a hidden tab, stands still while paused, and ends at once when stopped."""
     tab.click("#live-run")
-    tab.wait_for_function(RUNNING, timeout=PATIENCE)
+    wait_until(tab, RUNNING, timeout=PATIENCE)
     tab.click("#live-pause")
     tab.wait_for_timeout(1500)  # the iteration at work ends
     paused = tab.inner_text("#live-time")
@@ -135,7 +135,7 @@ def test_pause_hidden_tab_and_stop(tab: Any) -> None:
     tab.bring_to_front()
     tab.click("#live-stop")
     said(tab, "Stopped after")
-    tab.wait_for_function(IDLE, timeout=PATIENCE)
+    wait_until(tab, IDLE, timeout=PATIENCE)
     shown = int(tab.inner_text("#live-shown-value"))
     assert f"Stopped after {shown} of 300" in tab.inner_text("#live-status")
     assert "under the final mask" in tab.inner_text("#live-numbers")
@@ -179,15 +179,15 @@ def test_a_browser_that_cannot_run_the_network(book: Site, browser: Any) -> None
     page = context.new_page()
     page.add_init_script("WebAssembly.validate = () => false")
     page.goto(f"{book.address}/live.html")
-    page.wait_for_function("document.querySelectorAll('#live-curve polyline').length > 0")
+    wait_until(page, "document.querySelectorAll('#live-curve polyline').length > 0")
     assert page.is_disabled("#live-load")
     assert "no WebAssembly with vector instructions" in page.inner_text("#live-engine")
     assert page.inner_text("#live-numbers").startswith("Computed when the book was made.")
     page.focus("#live-shown")
     before = page.inner_text("#live-numbers")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function(
-        f"document.getElementById('live-numbers').textContent !== {json.dumps(before)}", timeout=5000
+    wait_until(
+        page, f"document.getElementById('live-numbers').textContent !== {json.dumps(before)}", timeout=5000
     )
     context.close()
 
@@ -206,7 +206,7 @@ def test_with_the_keyboard_alone(book: Site, open_page: Callable[..., Any]) -> N
             break
     assert reached == ["live-file", "live-fit", "live-load"]
     page.keyboard.press("Space")
-    page.wait_for_function(f"{LOADED} && {IDLE}", timeout=PATIENCE)
+    wait_until(page, f"{LOADED} && {IDLE}", timeout=PATIENCE)
     page.focus("[name=live-target]:checked")
     page.keyboard.press("ArrowDown")
     assert (
@@ -218,7 +218,7 @@ def test_with_the_keyboard_alone(book: Site, open_page: Callable[..., Any]) -> N
     assert page.evaluate("document.activeElement.id") == "live-preset"
     page.focus("#live-run")
     page.keyboard.press("Enter")
-    page.wait_for_function(RUNNING, timeout=PATIENCE)
+    wait_until(page, RUNNING, timeout=PATIENCE)
     page.focus("#live-stop")
     page.keyboard.press("Enter")
     said(page, "Stopped after")
@@ -232,7 +232,7 @@ def test_nothing_keeps_anybody_out(book: Site, open_page: Callable[..., Any], ax
     page.click("#live-app summary")
     choose(page, "paper.pdf", b"%PDF-1.7")
     alert(page)
-    page.wait_for_function("document.querySelectorAll('#live-curve polyline').length > 0")
+    wait_until(page, "document.querySelectorAll('#live-curve polyline').length > 0")
     page.evaluate(axe)
     found = page.evaluate("axe.run('#live')")["violations"]
     assert not [(rule["id"], [node["html"][:150] for node in rule["nodes"]]) for rule in found]

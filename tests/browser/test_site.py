@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from built_site import ADDRESS, ROOT, Site, Visit
+from built_site import ADDRESS, ROOT, Site, Visit, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def visits(sites: list[Site], open_page: Callable[..., Any], axe: str) -> list[V
             look(tab, visit, "light", {"type": "tag", "values": WCAG})
             # The page follows the system's preference; in the dark only colors differ.
             tab.emulate_media(color_scheme="dark")
-            tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+            wait_until(tab, "document.documentElement.dataset.theme === 'dark'")
             tab.wait_for_timeout(300)
             look(tab, visit, "dark", {"type": "rule", "values": ["color-contrast", "link-in-text-block"]})
             tab.set_viewport_size({"width": PHONE, "height": 740})
@@ -67,6 +67,26 @@ def test_every_request_succeeds(visits: list[Visit]) -> None:
 
 def test_no_page_throws_or_logs_an_error(visits: list[Visit]) -> None:
     assert not {str(visit): visit.errors for visit in visits if visit.errors}
+
+
+def test_a_page_runs_and_asks_for_nothing_of_others(sites: list[Site], open_page: Callable[..., Any]) -> None:
+    """The content security policy stops a script that has got into a page, a handler, and a request to another host."""
+    book = next(site for site in sites if site.name == "book")
+    for page in ("00_welcome.html", "live.html"):
+        tab, visit = open_page(book, page)
+        tab.evaluate(
+            """() => {
+                const script = document.createElement("script");
+                script.textContent = "window.stolen = 1";
+                document.body.append(script);
+                document.body.insertAdjacentHTML("beforeend", "<img src='none.png' onerror='window.stolen = 2'>");
+            }"""
+        )
+        tab.wait_for_timeout(300)
+        assert tab.evaluate("window.stolen === undefined")
+        assert tab.evaluate("fetch('https://example.org/').then(() => 'sent', () => 'refused')") == "refused"
+        assert visit.outside == [], "the request did not even leave the page"
+        tab.context.close()
 
 
 def test_no_serious_accessibility_violation(visits: list[Visit]) -> None:

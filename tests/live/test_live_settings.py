@@ -74,12 +74,21 @@ def test_a_link_restores_every_choice(site: dict[str, Any]) -> None:
         "",
         "sample=nobody&fit=stretch&game=chess&target=1000&seed=-1&iterations=0&jitter=1.5&area_weight=abc",
         "target=1.x&seed=4294967296&tv_exponent=0&tv_weight=1e9&iterations=100000000",
+        "area_weight=&tv_weight=%20&target=&seed=&jitter=&iterations=&sample=&fit=&game=",
+        "area_weight=1e-3&area_weight=1e-2&seed=1&seed=2&target=1&target=2&game=preservation&game=deletion",
+        "sample=chelsea&sample=coffee&fit=center&fit=squash&jitter=0x8&iterations=0b1100100&seed=1_0&target=0x1",
+        "target=" + ".".join(map(str, range(1000))),
     ],
 )
 def test_a_wrong_link_is_a_first_visit(site: dict[str, Any], text: str) -> None:
     default = {**pt.MaskSettings().to_dict(), "iterations": 150}
     first = {"sample": None, "fit": "squash", "targets": None, "seed": 0, "settings": default}
     assert link(site, text) == first
+
+
+def test_what_a_link_repeats_counts_once(site: dict[str, Any]) -> None:
+    choice = link(site, "target=" + ".".join(["285"] * 5000) + ".7.285..&seed=3&seed=3&area_weight=0.001")
+    assert (choice["targets"], choice["seed"], choice["settings"]["area_weight"]) == ([285, 7], 3, 1e-3)
 
 
 def test_settings_are_known_by_their_preset(site: dict[str, Any]) -> None:

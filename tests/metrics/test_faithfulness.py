@@ -41,7 +41,7 @@ def test_steps_are_even_and_end_at_everything() -> None:
     assert counts[0] == 0
     assert counts[-1] == 63
     assert all(abs(count - 6.3 * k) <= 0.5 for k, count in enumerate(counts))
-    with pytest.raises(ValueError, match="steps: expected 1 to 4"):
+    with pytest.raises(ValueError, match="steps: expected a whole number from 1 to 4"):
         insertion_masks(np.ones((2, 2)), 5)
 
 

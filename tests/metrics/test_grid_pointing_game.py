@@ -44,7 +44,7 @@ def test_no_positive_mass_scores_zero() -> None:
     assert grid_pointing_score(np.zeros((4, 4)), 2, 0) == 0.0
     with pytest.warns(UserWarning, match="not finite"):
         assert grid_pointing_score(np.full((4, 4), np.nan), 2, 0) == 0.0
-    with pytest.raises(ValueError, match="cell: expected 0 to 3"):
+    with pytest.raises(ValueError, match="cell: expected a whole number from 0 to 3"):
         grid_pointing_score(np.ones((4, 4)), 2, 4)
 
 

@@ -213,5 +213,5 @@ def test_the_held_out_part_is_drawn_by_seed_and_never_everything() -> None:
     np.testing.assert_array_equal(part, held_out(100, 0.2, seed=3))
     assert (part != held_out(100, 0.2, seed=4)).any()
     assert [int(held_out(2, share).sum()) for share in (0.01, 0.99)] == [1, 1]
-    with pytest.raises(ValueError, match="2 images or more"):
+    with pytest.raises(ValueError, match="count: expected a whole number of at least 2"):
         held_out(1)

@@ -13,6 +13,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from small_inputs import Payload, tiny_module
@@ -28,6 +29,7 @@ from perturb_tutorial.networks import (
     zoo,
 )
 from perturb_tutorial.networks.batch_invariance import batch_invariant
+from perturb_tutorial.networks.class_table import class_labels
 from perturb_tutorial.networks.hooks import of_this_thread
 
 
@@ -137,7 +139,7 @@ def test_top_classes_are_sorted(tiny, noise_images):
     top = pt.top_classes(tiny, noise_images, k=3)
     scores = tiny.scores(noise_images)
     assert top == scores.sort(1, descending=True).indices[:, :3].tolist()
-    with pytest.raises(ValueError, match="k: expected 1 to 5 classes, got 6"):
+    with pytest.raises(ValueError, match="k: expected a whole number from 1 to 5, got 6"):
         pt.top_classes(tiny, noise_images, k=6)
 
 
@@ -224,6 +226,22 @@ def test_layers_by_name(tiny):
 )  # fmt: skip
 def test_class_names(text, index):
     assert imagenet_classes().find(text) == index
+
+
+def test_a_name_comes_before_an_index():
+    table = class_labels(["0", "1", "10", "2", " 7", "é", "Café", "n01440764"], 8)
+    assert [table.find(text) for text in ("2", "10", "0", "7")] == [3, 2, 0, 4]
+    assert [table.find(number) for number in (2, 3, np.int64(2), torch.tensor(2))] == [2, 3, 2, 2]
+    assert [table.find(text) for text in ("3", "5")] == [3, 5]  # no class is called so
+    assert table.find("e\u0301") == 5  # as a Mac types it
+    assert table.find("CAFE\u0301") == 6
+    for text in ("8", 8, -1, "9" * 5000):
+        with pytest.raises(ValueError, match="expected a class index from 0 to 7") as refusal:
+            table.find(text)
+        assert len(str(refusal.value)) < 200
+    for text in (True, None, 2.0, [2]):
+        with pytest.raises(ValueError, match="expected a class index, wnid or exact class name"):
+            table.find(text)
 
 
 @pytest.mark.parametrize(

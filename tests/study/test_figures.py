@@ -241,5 +241,5 @@ def test_wrong_numbers_are_named(pictures, masks):
         figures.preset_comparison(pictures[:1], [masks], [None])
     with pytest.raises(ValueError, match="labels: expected one for each of 3 rows, got 1"):
         figures.games(pictures, masks, masks, ["a"])
-    with pytest.raises(ValueError, match="columns: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="columns: expected a whole number of at least 1, got 0"):
         figures.coco_objects([], columns=0)
