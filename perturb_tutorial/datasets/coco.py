@@ -33,8 +33,6 @@ FAR = 10
 such an outline."""
 MEGABYTES = 1500
 """Largest annotation file; COCO's own have up to 450 MB, LVIS's 1,200."""
-CLASSES = 1000
-"""Of ImageNet, which ``imagenet_index`` numbers from 0."""
 
 
 def load_json(path: Path) -> dict[str, Any]:

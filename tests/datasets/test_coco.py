@@ -265,17 +265,19 @@ def test_any_other_iscrowd_leaves_its_annotation_out(
 
 
 @pytest.mark.parametrize("value", [True, -1, 1000, 3.5, "7", [7]])
-def test_an_imagenet_index_that_is_none_is_its_images_problem(
+def test_an_image_with_an_imagenet_index_that_is_none_is_left_out(
     tmp_path: Path, content: dict[str, Any], value: object
 ) -> None:
     content["images"][0]["imagenet_index"] = value
     content["images"][1]["imagenet_index"] = 999
     write(tmp_path, content)
-    by_name = {image.path.name: image for image in read_coco(tmp_path).images}
-    bad, good = (by_name[content["images"][n]["file_name"]] for n in (0, 1))
-    assert bad.problem == f"{bad.path.name}: imagenet_index is {value!r}, expected 0 to 999"
-    assert bad.label is None
-    assert (good.problem, good.label) == (None, 999)
+    data = read_coco(tmp_path)
+    by_name = {image.path.name: image for image in data.images}
+    bad, good = (content["images"][n]["file_name"] for n in (0, 1))
+    assert bad not in by_name
+    assert (by_name[good].problem, by_name[good].label) == (None, 999)
+    (problem,) = (line for line in data.problems if "imagenet_index" in line)
+    assert f": image {content['images'][0]['id']}: expected imagenet_index from 0 to 999, got " in problem
 
 
 @pytest.mark.parametrize("value", ["3", 3.5, True, None])
