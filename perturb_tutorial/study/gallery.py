@@ -58,7 +58,7 @@ class Gallery:
     target: int
     label: str
     names: list[str] = field(default_factory=list)
-    pictures: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8))
+    pictures: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8, device="cpu"))
     probability: list[float] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     masks: dict[str, Masks] = field(default_factory=dict)
