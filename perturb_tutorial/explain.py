@@ -27,7 +27,7 @@ from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.plotting import explanation
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import MaskSettings, check_seed
+from perturb_tutorial.settings import MaskSettings, check_seed, plain_value
 
 IMAGES_AT_ONCE = 8
 
@@ -53,6 +53,8 @@ class Request:
     mask_engine: str = "torch"
 
     def __post_init__(self) -> None:
+        for name in ("target", "target_count", "method", "layer", "mask_engine"):
+            object.__setattr__(self, name, plain_value(getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
 
 

@@ -1,0 +1,98 @@
+"""Files from elsewhere: regular files of a stated size, opened without waiting; and JSON of a stated depth.
+
+Reading a named pipe, a socket or a device may wait for ever or never end, also where a link leads to one. Every file that
+the package did not write or install is therefore opened here. Errors are ``OSError`` with a ``strerror`` that goes into
+"… cannot be read (…)", and ``ValueError`` for content that is no JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+_KINDS = {
+    stat.S_IFDIR: "it is a folder, not a file",
+    stat.S_IFIFO: "it is a named pipe, not a file",
+    stat.S_IFSOCK: "it is a socket, not a file",
+    stat.S_IFCHR: "it is a device, not a file",
+    stat.S_IFBLK: "it is a device, not a file",
+}
+
+
+def open_regular(path: str | Path, megabytes: int) -> IO[bytes]:
+    """The regular file at ``path``, or at the end of its links, open for reading.
+
+    Raises:
+        OSError: where there is none, it is something else than a file, or it has more than ``megabytes`` · 10⁶ bytes.
+    """
+    try:
+        _check(os.stat(path), megabytes)  # merely to open some devices acts on them
+    except ValueError:  # a zero byte in the name
+        raise OSError(errno.EINVAL, "its name is not one of a file") from None
+    # In case the file is replaced by a pipe in between, opening it does not wait for a writer.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    try:
+        _check(os.fstat(file.fileno()), megabytes)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check(status: os.stat_result, megabytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise OSError(code, _KINDS.get(stat.S_IFMT(status.st_mode), "it is not a regular file"))
+    if status.st_size > megabytes * 10**6:
+        raise OSError(errno.EFBIG, f"it has {status.st_size / 1e6:,.1f} MB, more than {megabytes:,}")
+
+
+def read_bytes(path: str | Path, megabytes: int) -> bytes:
+    """The content of a regular file of at most ``megabytes``. Errors: those of :func:`open_regular`."""
+    with open_regular(path, megabytes) as file:
+        # The size that the file has now: those of the system's folders that never end have 0 bytes.
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_json(path: str | Path, megabytes: int, *, depth: int | None = None) -> Any:
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32.
+
+    Args:
+        path: the file.
+        megabytes: its largest size.
+        depth: how deeply lists and objects may be nested in each other; None is as deeply as Python reads them.
+
+    Raises:
+        OSError: those of :func:`open_regular`.
+        ValueError: for other content; the message is the reason without the file's name.
+    """
+    content = read_bytes(path, megabytes)
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not {error.encoding}") from None
+    except ValueError:  # Python's limit on the digits of whole numbers
+        raise ValueError("it holds a number of thousands of digits") from None
+    if depth is not None and _deeper(value, depth):
+        raise ValueError(f"it is nested more than {depth} deep")
+    return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        level = [
+            item
+            for whole in level
+            if isinstance(whole, dict | list)
+            for item in (whole.values() if isinstance(whole, dict) else whole)
+        ]
+    return bool(level)
