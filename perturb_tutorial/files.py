@@ -49,7 +49,7 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     with _naming(path, temporary):
         # As open() makes a file, so that the system takes the process's umask off; nobody else's file is opened.
-        file = open(temporary, "xb")
+        file = open(temporary, "xb")  # noqa: SIM115  (closed below; a file that was not opened is not removed)
         try:
             with file:
                 yield file

@@ -1,7 +1,7 @@
 """Files from elsewhere: regular files of a stated size, opened without waiting; and JSON of a stated depth.
 
-Reading a named pipe, a socket or a device may wait for ever or never end, also where a link leads to one. Every file that
-the package did not write or install is therefore opened here. Errors are ``OSError`` with a ``strerror`` that goes into
+Reading a named pipe, a socket or a device may wait for ever or never end, also where a link leads to one. Every file
+that the package did not write or install is therefore opened here. Errors are ``OSError`` with a ``strerror`` that goes into
 "… cannot be read (…)", and ``ValueError`` for content that is no JSON.
 """
 
@@ -11,9 +11,11 @@ import errno
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = {
     stat.S_IFDIR: "it is a folder, not a file",
     stat.S_IFIFO: "it is a named pipe, not a file",
@@ -23,7 +25,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | Path, megabytes: int) -> IO[bytes]:
+def open_regular(path: str | Path, megabytes: int) -> BufferedReader:
     """The regular file at ``path``, or at the end of its links, open for reading.
 
     Raises:
@@ -33,14 +35,23 @@ def open_regular(path: str | Path, megabytes: int) -> IO[bytes]:
         _check(os.stat(path), megabytes)  # merely to open some devices acts on them
     except ValueError:  # a zero byte in the name
         raise OSError(errno.EINVAL, "its name is not one of a file") from None
-    # In case the file is replaced by a pipe in between, opening it does not wait for a writer.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    return os.fdopen(_opened(path, os.O_RDONLY, megabytes), "rb")
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """A file to lock, made where there is none. Errors: those of :func:`open_regular`."""
+    return os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, megabytes=1), "ab")
+
+
+def _opened(path: str | Path, flags: int, megabytes: int) -> int:
+    """A descriptor; a pipe that has taken the place of the file is not waited for."""
+    handle = os.open(path, flags | _AT_ONCE, 0o666)
     try:
-        _check(os.fstat(file.fileno()), megabytes)
+        _check(os.fstat(handle), megabytes)
     except OSError:
-        file.close()
+        os.close(handle)
         raise
-    return file
+    return handle
 
 
 def _check(status: os.stat_result, megabytes: int) -> None:

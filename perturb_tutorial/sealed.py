@@ -42,7 +42,9 @@ def write_own(path: Path, content: Mapping[str, Any]) -> bytes:
     """Writes :func:`marked` content and its checksum to ``path``, whole or not at all; returns the file's bytes."""
     whole = dict(content)
     # Bytes of a file name that are no UTF-8 become \udc.., which JSON reads back unchanged.
-    text = json.dumps({**whole, CHECKSUM: digest(whole)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = (
+        json.dumps({**whole, CHECKSUM: digest(whole)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     written = text.encode("utf-8", "backslashreplace")
     with whole_file(path) as file:
         file.write(written)
