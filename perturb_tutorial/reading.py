@@ -1,8 +1,8 @@
 """Files from elsewhere: regular files of a stated size, opened without waiting; and JSON of a stated depth.
 
 Reading a named pipe, a socket or a device may wait for ever or never end, also where a link leads to one. Every file
-that the package did not write or install is therefore opened here. Errors are ``OSError`` with a ``strerror`` that goes into
-"… cannot be read (…)", and ``ValueError`` for content that is no JSON.
+that the package did not write or install is therefore opened here. Errors are ``OSError`` with a ``strerror`` that goes
+into "… cannot be read (…)", and ``ValueError`` for content that is no JSON.
 """
 
 from __future__ import annotations

@@ -166,7 +166,9 @@ class Masks:
         history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
         rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
         made = {name: {getattr(part, name) for part in parts} for name in _MADE}
-        common = {name: values.pop() if len(values) == 1 else None for name, values in made.items()}
+        common: dict[str, Any] = {
+            name: values.pop() if len(values) == 1 else None for name, values in made.items()
+        }
         return replace(parts[0], history=history, **rows, **common)
 
     def save(self, path: str | Path) -> None:

@@ -40,10 +40,11 @@ def marked(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_own(path: Path, content: Mapping[str, Any]) -> bytes:
     """Writes :func:`marked` content and its checksum to ``path``, whole or not at all; returns the file's bytes."""
-    whole = dict(content)
+
     # Bytes of a file name that are no UTF-8 become \udc.., which JSON reads back unchanged.
     text = (
-        json.dumps({**whole, CHECKSUM: digest(whole)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        json.dumps({**content, CHECKSUM: digest(content)}, indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n"
     )
     written = text.encode("utf-8", "backslashreplace")
     with whole_file(path) as file:
@@ -67,8 +68,8 @@ def read_own(path: Path, older: Callable[[Any], bool]) -> Any:
     """
     try:
         content = read_json(path, LARGEST)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except ValueError as error:

@@ -20,8 +20,8 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "masks", "metrics", "batches", "_forks"},
-    {"images", "perturbations", "objectives", "results"},
+    {"settings", "files", "reading", "sealed", "masks", "metrics", "batches", "_forks", "_words"},
+    {"images", "perturbations", "objectives", "results", "result_file"},
     {"networks"},
     {"engines", "initialization"},
     {"canvas"},
@@ -34,9 +34,9 @@ ORDER = (
 )
 METHOD = {
     "settings", "images", "files", "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
-    "optimizer", "activations", "results", "plotting", "explain",
+    "optimizer", "activations", "results", "result_file", "reading", "sealed", "plotting", "explain",
 }  # fmt: skip
-AROUND = {"__init__", "__main__", "_forks"}
+AROUND = {"__init__", "__main__", "_forks", "_words"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
 
 PUBLIC = {

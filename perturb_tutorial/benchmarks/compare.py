@@ -14,12 +14,13 @@ from perturb_tutorial.benchmarks.merge import read_json, settings_of
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, SUMMARY, plain, read_records
+from perturb_tutorial.sealed import CHECKSUM
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _KEYS = ["image_id", "category_id"]
-_COMMON = ("benchmark", "network", "data", "seed")
+_COMMON = ("benchmark", "network", "data", "seed", "version")
 """What both runs must have in common."""
 
 
@@ -37,7 +38,7 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     parts = [read_json(path / SUMMARY) for path in paths]
     settings = [read_json(path / SETTINGS) for path in paths]
     for name in _COMMON:
-        if settings[0][name] != settings[1][name]:
+        if settings[0].get(name) != settings[1].get(name):
             raise ValueError(f"second: expected the same {name} as in {paths[0]}, got another in {paths[1]}")
     tables = [read_records(path / RECORDS) for path in paths]
     alone = ", ".join(sorted(set(tables[0].columns) ^ set(tables[1].columns)))
@@ -65,7 +66,7 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     records = records.sort_values([*_KEYS, "method"], kind="stable", ignore_index=True)
     benchmark = find_benchmark(parts[0]["benchmark"])
     content = {
-        **parts[0],
+        **{name: value for name, value in parts[0].items() if name != CHECKSUM},
         "settings": dict(zip(labels, (part["settings"] for part in parts), strict=True)),
         "records": counts(records, len(records)),
         **figures(benchmark, records, settings_of(parts[0]["settings"])),

@@ -98,21 +98,27 @@ def test_other_settings_in_the_same_folder_are_refused_with_what_differs(tmp_pat
 
 def test_a_broken_settings_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"seed": ')
-    with pytest.raises(BenchmarkError, match=r"settings\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"settings\.json cannot be read"):
         agree(tmp_path / "settings.json", {"seed": 0})
 
 
-def test_a_broken_part_is_one_line_that_names_it(tmp_path: Path) -> None:
+def test_a_broken_part_is_named_and_only_its_records_are_done_again(tmp_path: Path) -> None:
     data, network = write_coco(tmp_path, 2, [(1, BOX)]), tiny_network()
     settings = BenchmarkSettings(methods=("gradient",), batch_size=2)
     run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
     part = tmp_path / "out" / "records.parquet" / "part-00000001.parquet"
     part.write_bytes(part.read_bytes()[:200])
-    with pytest.raises(BenchmarkError, match=r"part-00000001.*delete the file named") as caught:
-        run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    with pytest.raises(BenchmarkError, match=r"part-00000001.*does its records again") as caught:
+        read_records(tmp_path / "out")
     assert "\n" not in str(caught.value)
-    part.unlink()
-    assert run_benchmark("pointing-game", data, network, tmp_path / "out", settings).computed == 2
+    again = run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    assert again.computed == 2
+    (line,) = again.repaired
+    assert re.search(
+        r"part-00000001.* is damaged: .*it is _damaged-part-00000001.parquet now, 2 records", line
+    )
+    assert "\n" not in line
+    assert len(read_records(tmp_path / "out")) == len(pd.read_parquet(part.parent)) == 4
 
 
 def test_a_copy_of_a_part_is_one_line_that_names_it(tmp_path: Path) -> None:
