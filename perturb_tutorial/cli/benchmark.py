@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.cli import options
 from perturb_tutorial.cli.options import DONE, changed, load
 from perturb_tutorial.settings import MaskSettings
@@ -32,7 +33,7 @@ _common = options.together(
     click.option("--ray-address", metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
     click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
                  help="Of each of Ray's workers without a GPU."),
-    click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made, or resumed."),
+    click.option("--output", type=options.Output(), required=True, metavar="DIR", help="Made, or resumed."),
 )  # fmt: skip
 
 
@@ -70,12 +71,13 @@ def grid_pointing_game(**values: Any) -> int:
 @click.option(
     "--held-out-share",
     type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of the images on which α* is searched.",
+    metavar="X",
+    help="Share of the images on which α* is searched.  [default: 0.1; samples: 0.5]",
 )
 def localization(**values: Any) -> int:
     """Does the box around the map's high part fit the object? (§5)"""
+    if values["held_out_share"] is None:
+        values["held_out_share"] = 0.5 if values["data"] == "samples" else 0.1
     return _run("localization", **values)
 
 
@@ -193,33 +195,46 @@ def _mistakes() -> Iterator[None]:
 
 def _print_outcome(outcome: Outcome) -> None:
     """Prints the figures, the numbers of bad images and unusable maps, and the path of summary.json."""
+    from perturb_tutorial.benchmarks.registry import find_benchmark
+
     summary = outcome.summary
+    for line in outcome.repaired:
+        click.echo(line, err=True)
     for figure in summary["figures"][:SHOWN]:
         click.echo(_line(figure))
     if len(summary["figures"]) > SHOWN:
         click.echo(f"… and {len(summary['figures']) - SHOWN} more")
     records = summary["records"]
     if records["bad_images"]:
-        click.echo(f"{records['bad_images']} bad images are in no figure:", err=True)
+        bad = counted(records["bad_images"], "bad image is", "bad images are")
+        click.echo(f"{bad} in no figure:", err=True)
         for problem in records["problems"]:
             click.echo(f"  {problem}", err=True)
     if records["set_aside"]:
         click.echo(
-            f"{records['set_aside']} records of these images, from another start of the run, are set aside; "
+            f"{counted(records['set_aside'], 'record')} of these images, from another start of the run, set aside; "
             "a new folder measures all methods on them as they are now",
             err=True,
         )
     for method, count in records["unusable_maps"].items():
-        click.echo(f"{method}: {count} maps are zero everywhere or not finite", err=True)
+        maps = counted(count, "map is", "maps are")
+        click.echo(f"{method}: {maps} zero everywhere or not finite", err=True)
+    first = find_benchmark(summary["benchmark"]).first_step()
+    if first is not None:
+        before = counted(summary[first.name]["records"]["finished"], "record")
+        click.echo(f"{first.name}: {before}, {outcome.computed_before:,} of them new")
+    finished = counted(records["finished"], "record")
     click.echo(
-        f"{records['finished']} records, {outcome.computed} of them new; all figures: {outcome.folder / 'summary.json'}"
+        f"{finished}, {outcome.computed:,} of them new; all figures: {outcome.folder / 'summary.json'}"
     )
 
 
 def _line(figure: dict[str, Any]) -> str:
-    numbers = ("estimate", "low", "high", "rows", "images")
+    numbers = ("estimate", "low", "high", "rows", "images", "reason")
     about = [f"{key} {value}" for key, value in figure.items() if key not in (*numbers, "name", "method")]
     title = f"{figure['name']} ({', '.join(about)})" if about else figure["name"]
     estimate, low, high = ("–" if figure[key] is None else f"{figure[key]:.4f}" for key in numbers[:3])
     span = f"{estimate} [{low}, {high}]"
-    return f"{title:<64} {figure['method']:<32} {span}  {figure['rows']} of {figure['images']} images"
+    of = f"{counted(figure['rows'], 'row')} of {counted(figure['images'], 'image')}"
+    reason = f"  ({figure['reason']})" if "reason" in figure else ""
+    return f"{title:<64} {figure['method']:<32} {span}  {of}{reason}"

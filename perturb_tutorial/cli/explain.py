@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--layer", metavar="NAME", help="The layer that the method reads, or that the mask masks.")
 @options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if it is not there."
+    "--output", type=options.Output(), required=True, metavar="DIR", help="Made if it is not there."
 )
 def explain(
     images: tuple[Path, ...],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.cli import options
 from perturb_tutorial.cli.options import BAR, DONE, MISTAKE, load, mistake, prepare, unwritable
 from perturb_tutorial.settings import PRESETS
@@ -19,7 +20,7 @@ from perturb_tutorial.settings import PRESETS
 )
 @click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
 @options.together(options.network, options.weights, options.seed, options.device)
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE.png")
+@click.option("--output", type=options.Output(), required=True, metavar="FILE.png")
 def gallery(
     folder: Path,
     target: str,
@@ -58,5 +59,5 @@ def gallery(
             save_png(result.figure(), output)
         except OSError as error:
             raise unwritable(output, error, "another place") from error
-        click.echo(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
+        click.echo(f"{output}  {counted(len(result), 'photograph')}, {sum(result.correct)} correct")
     return MISTAKE if result.errors else DONE

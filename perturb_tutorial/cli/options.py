@@ -23,6 +23,20 @@ BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} {unit}s [{elapsed}<{remaining}]"
 SEEDS = click.IntRange(min=0, max=LARGEST_SEED)
 """The seeds that torch's generators accept."""
 
+
+class Output(click.Path):
+    """A path to write to; an empty one, which would be the current folder, is a mistake."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error where ``value`` is empty."""
+        if value == "":
+            self.fail("expected a path, got ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 network = click.option(
     "--network", "network_name", default="efficientnet_lite0", show_default=True, metavar="NAME"
 )

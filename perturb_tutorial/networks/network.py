@@ -213,9 +213,8 @@ class Network:
     def _example(self) -> Tensor:
         shape = (1, self.channels, *self.input_shape)
         gray = torch.full(shape, 0.5, dtype=torch.float32, device=self.device)
-        noise = torch.randn(
-            shape, generator=torch.Generator(device="cpu").manual_seed(0), dtype=torch.float32, device="cpu"
-        )
+        seeded = torch.Generator(device="cpu").manual_seed(0)
+        noise = torch.randn(shape, generator=seeded, dtype=torch.float32, device="cpu")
         return self.normalize(gray) + 0.1 * noise.to(self.device)
 
     def _inputs(self, images: Tensor) -> Tensor:
