@@ -60,7 +60,9 @@ def flush(file: IO[bytes]) -> None:
 
 
 def read_own(path: Path, older: Callable[[Any], bool]) -> Any:
-    """The content of a file that :func:`write_own` wrote, or, without marks, of one that ``older`` recognizes.
+    """The content of a file that :func:`write_own` wrote, without the checksum.
+
+    ``older`` recognizes the content of a file that the program wrote before there were marks.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -84,7 +86,7 @@ def read_own(path: Path, older: Callable[[Any], bool]) -> Any:
         raise ValueError(
             f"{path} has the format {content.get('format')!r}, this version of {PROGRAM} reads {FORMAT}"
         )
-    if content.get(CHECKSUM) != digest(content):
+    if content.pop(CHECKSUM, None) != digest(content):
         raise ValueError(f"{path} is damaged: its checksum is not that of its content")
     return content
 

@@ -14,7 +14,6 @@ from perturb_tutorial.benchmarks.merge import read_json, settings_of
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, SUMMARY, plain, read_records
-from perturb_tutorial.sealed import CHECKSUM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +65,7 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     records = records.sort_values([*_KEYS, "method"], kind="stable", ignore_index=True)
     benchmark = find_benchmark(parts[0]["benchmark"])
     content = {
-        **{name: value for name, value in parts[0].items() if name != CHECKSUM},
+        **parts[0],
         "settings": dict(zip(labels, (part["settings"] for part in parts), strict=True)),
         "records": counts(records, len(records)),
         **figures(benchmark, records, settings_of(parts[0]["settings"])),

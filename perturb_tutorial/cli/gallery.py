@@ -34,7 +34,7 @@ def gallery(
     """Every photograph of a folder, all of one class, with its mask, the class's probability and C or I."""
     from tqdm import tqdm
 
-    from perturb_tutorial.study.gallery import image_files, learn_gallery, save_png
+    from perturb_tutorial.study.gallery import check_replaceable, image_files, learn_gallery, save_png
 
     if output.suffix.lower() != ".png" or output.is_dir():
         raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
@@ -42,6 +42,8 @@ def gallery(
         paths = image_files(folder)
     if os.path.realpath(output) in {os.path.realpath(path) for path in paths}:
         raise click.ClickException(f"--output: {output} is one of the photographs; give another name")
+    with mistake("--output"):
+        check_replaceable(output)
     prepare(output.parent)
     network = load(network_name, weights, device)
     presets = list(PRESETS) if preset == "both" else [preset]
