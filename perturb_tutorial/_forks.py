@@ -57,7 +57,7 @@ def _a_parallel_loop_ends() -> bool:
         try:
             import torch
 
-            torch.zeros(_PARALLEL).add_(1.0)
+            torch.zeros(_PARALLEL, device="cpu").add_(1.0)
         finally:
             os._exit(0)
     deadline = time.monotonic() + PATIENCE

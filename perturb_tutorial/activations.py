@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perturb_tutorial import __version__
 from perturb_tutorial.batches import check_batch_size
 from perturb_tutorial.canvas import Step
 from perturb_tutorial.initialization import (
@@ -126,7 +127,8 @@ def learn_activation_masks(
         with batch_invariant(_module(network, place)):
             return replace(learn_on(canvas, used, report), layer=place.layer).to(images.device)
 
-    return learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
+    masks = learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
+    return replace(masks, seed=seed, engine="torch", precision="float32", version=__version__)
 
 
 class _LayerCanvas:

@@ -230,8 +230,8 @@ class _Windows:
 def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[int, int]]:
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator, device="cpu")
     return [(dx, dy) for dx, dy in drawn.tolist()]
 
 

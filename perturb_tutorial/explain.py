@@ -7,12 +7,11 @@ that an interrupted run keeps what it has finished.
 from __future__ import annotations
 
 import io
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.plotting import explanation
+from perturb_tutorial.result_file import SUFFIXES, result_file
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import MaskSettings, check_seed
+from perturb_tutorial.settings import MaskSettings, check_seed, plain_value
 
 IMAGES_AT_ONCE = 8
 
@@ -54,12 +54,14 @@ class Request:
     mask_engine: str = "torch"
 
     def __post_init__(self) -> None:
+        for name in ("target", "target_count", "method", "layer", "mask_engine"):
+            object.__setattr__(self, name, plain_value(getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
 
 
 @dataclass
 class Outcome:
-    """The entries of results.json, and one printable line for each image that could not be explained."""
+    """The entries of results.json, and one line for each image that could not be explained."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -92,66 +94,37 @@ def explain_files(
         ValueError: where a file would be overwritten that no earlier run wrote, and whatever the method raises.
     """
     names = list(names or [str(path) for path in paths])
-    stems = unique_stems(names)
-    _refuse_to_overwrite(output, stems, paths)
+    files = [[f"{stem}{suffix}" for suffix in SUFFIXES] for stem in unique_stems(names)]
     outcome = Outcome()
-    for start in range(0, len(paths), IMAGES_AT_ONCE):
-        part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
-        images, bad = load_images(
-            [paths[i] for i in part],
-            request.network.input_size,
-            channels=request.network.channels,
-            on_error="skip",
-        )
-        outcome.errors += [f"{names[part[error.index]]}: {error.reason}" for error in bad]
-        missing = {error.index for error in bad}
-        good = [i for offset, i in enumerate(part) if offset not in missing]
-        if good:
-            explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
-            for i, result in zip(good, explained, strict=True):
-                if not math.isfinite(result.entry["score_original"]):
-                    outcome.errors.append(
-                        f"{names[i]}: the network's score of it is not finite; check its weights"
-                    )
-                    continue
-                if not (output / "results.json").exists():
-                    write_results(output, [])  # shows a later run that it may overwrite the pictures
-                try:
-                    result.write(output, stems[i])
-                except OSError as error:
-                    reason = error.strerror or str(error)
-                    outcome.errors.append(
-                        f"{names[i]}: {output / stems[i]}.png and .npy cannot be written ({reason})"
-                    )
-                    continue
-                outcome.entries.append({"image": names[i], **result.entry})
-                if report is not None:
-                    report(printable(f"{output / stems[i]}.png  {result.summary}"))
-            write_results(output, outcome.entries)
-        if progress is not None:
-            progress(part.stop)
+    with result_file(output) as results:
+        results.check(chain(*files), paths)
+        for start in range(0, len(paths), IMAGES_AT_ONCE):
+            part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
+            images, bad = load_images(
+                [paths[i] for i in part],
+                request.network.input_size,
+                channels=request.network.channels,
+                on_error="skip",
+            )
+            outcome.errors += [f"{names[part[error.index]]}: {error.reason}" for error in bad]
+            missing = {error.index for error in bad}
+            good = [i for offset, i in enumerate(part) if offset not in missing]
+            if good:
+                results.announce(chain(*(files[i] for i in good)))
+                explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
+                for i, result in zip(good, explained, strict=True):
+                    if problem := result.written(output, files[i]):
+                        outcome.errors.append(f"{names[i]}: {problem}")
+                        results.forget(files[i])
+                        continue
+                    outcome.entries.append({"image": names[i], **result.entry})
+                    if report is not None:
+                        report(printable(f"{output / files[i][0]}  {result.summary}"))
+            results.write(outcome.entries)
+            if progress is not None:
+                progress(part.stop)
     outcome.errors[:] = map(printable, outcome.errors)
     return outcome
-
-
-def _refuse_to_overwrite(output: Path, stems: Sequence[str], paths: Sequence[Path]) -> None:
-    """``ValueError`` where a file that no earlier run wrote would be overwritten, one of ``paths`` or another."""
-    # os.path's functions, since those of Path raise on a link to itself and on a name that is too long.
-    given = {os.path.realpath(path) for path in paths}
-    ours = (output / "results.json").exists()
-    for file in (output / f"{stem}{suffix}" for stem in stems for suffix in (".png", ".npy")):
-        if os.path.realpath(file) in given or (os.path.exists(file) and not ours):
-            raise ValueError(
-                f"output: {output} holds {file.name}, which would be overwritten; give another folder"
-            )
-
-
-def write_results(output: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """``output/results.json``, whole."""
-    text = json.dumps(list(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole_file(output / "results.json") as file:
-        # Bytes of a file name that are no UTF-8 become \\udc.., which JSON reads back unchanged.
-        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True)
@@ -177,7 +150,10 @@ class _Explained:
             return f"{line} → not a number{state}"
         return f"{line} → {self.entry['score_masked']:.3f}, area {self.entry['area']:.2f}{state}"
 
-    def write(self, output: Path, stem: str) -> None:
+    def written(self, output: Path, files: Sequence[str]) -> str | None:
+        """Writes the picture and the array, called as in ``files``; what is wrong where they cannot be."""
+        if not math.isfinite(self.entry["score_original"]):
+            return "the network's score of it is not finite; check its weights"
         figure = explanation(
             self.image,
             self.saliency,
@@ -190,9 +166,13 @@ class _Explained:
         picture, array = io.BytesIO(), io.BytesIO()
         figure.savefig(picture, format="png", dpi=120)
         np.save(array, self.saliency.numpy().astype(np.float32), allow_pickle=False)
-        for suffix, content in ((".png", picture), (".npy", array)):
-            with whole_file(output / f"{stem}{suffix}") as file:
-                file.write(content.getvalue())
+        try:
+            for name, content in zip(files, (picture, array), strict=True):
+                with whole_file(output / name) as file:
+                    file.write(content.getvalue())
+        except OSError as error:
+            return f"{output / files[0]} and .npy cannot be written ({error.strerror or error})"
+        return None
 
 
 def _offset(progress: Progress, start: int, count: int) -> Callable[[int, int], None]:
@@ -218,6 +198,8 @@ def _explain_batch(
             "target": {"index": list(classes), "name": [network.labels.name(c) for c in classes]},
             "method": request.method,
             "network": network.name,
+            "layer": request.layer,
+            "precision": "float32",
             **numbers[row],
             "seconds": round(seconds, 3),
         }
@@ -242,6 +224,7 @@ def _by_mask(
             "game": settings.game,
             "settings": settings.to_dict(),
             "seed": request.seed,
+            "engine": masks.engine,
             "score_original": float(masks.score_original[row]),
             "score_perturbed": _finite(masks.score_perturbed[row]),
             "score_masked": _finite(masks.score_masked[row]),
@@ -285,7 +268,17 @@ def _by_comparison(
         weights = class_weights(sets, network.class_count).to(network.device)
         scores = target_score(network.logits(images), weights).tolist()
     absent = dict.fromkeys(
-        ("game", "settings", "seed", "score_original", "score_perturbed", "score_masked", "area", "converged")
+        (
+            "game",
+            "settings",
+            "seed",
+            "engine",
+            "score_original",
+            "score_perturbed",
+            "score_masked",
+            "area",
+            "converged",
+        )
     )
     seeded = request.seed if request.method == "variable_occlusion" else None
     numbers = [{**absent, "seed": seeded, "score_original": score} for score in scores]

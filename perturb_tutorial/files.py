@@ -10,12 +10,13 @@ import atexit
 import csv
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -102,20 +103,31 @@ def _as_one_file(stem: str) -> str:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at ``path`` when the block ends without an error, and never half written."""
+    """A binary file that appears at ``path`` when the block ends without an error, and never half written.
+
+    Raises ``OSError`` with the name of ``path`` where it cannot be written, such as on a full disk.
+    """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    with _naming(path, temporary):
+        # As open() makes a file, so that the system takes the process's umask off; nobody else's file is opened.
+        file = open(temporary, "xb")  # noqa: SIM115  (closed below; a file that was not opened is not removed)
+        try:
+            with file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Errors of the system in the block that name no file, or ``temporary``, name ``path``."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

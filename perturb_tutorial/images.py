@@ -114,7 +114,9 @@ def load_images(
             errors.append(ImageError(index, str(path), str(reason)))
     if errors and on_error == "raise":
         raise ImageErrors(errors)
-    images = torch.stack(loaded) if loaded else torch.empty(0, channels, *shape, dtype=torch.float32)
+    images = (
+        torch.stack(loaded) if loaded else torch.empty(0, channels, *shape, dtype=torch.float32, device="cpu")
+    )
     return images if on_error == "raise" else (images, errors)
 
 

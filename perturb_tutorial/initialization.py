@@ -93,10 +93,10 @@ def rival_masks(
     shape: tuple[int, int, int, int], settings: MaskSettings, seed: int, device: torch.device
 ) -> InitialMasks:
     """The start without a disc: a constant grid, or one random draw a seed; ``shape``: N×1×h×w."""
-    none = torch.full((shape[0],), torch.nan, dtype=torch.float32)
+    none = torch.full((shape[0],), torch.nan, dtype=torch.float32, device="cpu")
     if settings.initialization == "random":
-        generator = torch.Generator().manual_seed(check_seed(seed) ^ _RANDOM_STREAM)
-        drawn = torch.rand(shape[1:], generator=generator, dtype=torch.float32)
+        generator = torch.Generator(device="cpu").manual_seed(check_seed(seed) ^ _RANDOM_STREAM)
+        drawn = torch.rand(shape[1:], generator=generator, dtype=torch.float32, device="cpu")
         return InitialMasks(drawn.to(device).expand(shape).clone(), none)
     value = {"half": 0.5, "zeros": 0.0, "ones": 1.0}[settings.initialization]
     return InitialMasks(torch.full(shape, value, dtype=torch.float32, device=device), none)
@@ -119,7 +119,7 @@ def disc_candidates(settings: MaskSettings, size: Size, cells: tuple[int, int] |
 
     ``cells``: (h, w); None is the settings' own grid.
     """
-    radii = scaled(torch.tensor(disc_radii(size), dtype=torch.float64), size)
+    radii = scaled(torch.tensor(disc_radii(size), dtype=torch.float64, device="cpu"), size)
     return settings.rules.disc(disc_grids(size, cells or settings.grid_shape(size), radii))
 
 
@@ -145,10 +145,11 @@ def disc_scores(
     grids = disc_candidates(settings, _size(images)).to(images)
     with torch.inference_mode():
         searched = _Images(images, perturbed, weights, score(images, weights), score(perturbed, weights))
-        every = torch.arange(len(images))
+        every = torch.arange(len(images), device="cpu")
         rows = [_disc_row(network, searched, settings, every[part], grids) for part in every.split(1)]
-    radii = torch.tensor(disc_radii(_size(images)))
-    return torch.cat(rows).cpu() if rows else torch.empty(0, len(grids), dtype=torch.float32), radii
+    radii = torch.tensor(disc_radii(_size(images)), device="cpu")
+    none = torch.empty(0, len(grids), dtype=torch.float32, device="cpu")
+    return torch.cat(rows).cpu() if rows else none, radii
 
 
 def _scorer(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
@@ -177,7 +178,7 @@ def smallest_discs(
     ``usable``: N booleans; where s₀ ≤ s∞ no disc is searched for. Without a disc the grid is 0.
     """
     found = torch.zeros(len(usable), 1, *grids.shape[2:], dtype=torch.float32, device=grids.device)
-    radius = torch.full((len(usable),), torch.nan, dtype=torch.float32)
+    radius = torch.full((len(usable),), torch.nan, dtype=torch.float32, device="cpu")
     open_rows = usable.nonzero().flatten().cpu()
     at_once = _IMAGES_AT_ONCE.get(grids.device.type, 8)
     with torch.inference_mode():

@@ -37,7 +37,7 @@ INITIAL_DISC_SIGMA = 10.0
 @torch.inference_mode(False)
 def _gaussian(size: int, sigma: float) -> Tensor:
     if sigma == 0:
-        return torch.eye(size, dtype=torch.float64)
+        return torch.eye(size, dtype=torch.float64, device="cpu")
     reach = int(TRUNCATE * sigma + 0.5)
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -57,8 +57,8 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _upsampling(size: int, cells: int, sigma: float) -> Tensor:
-    nearest = torch.zeros(size, cells, dtype=torch.float64)
-    nearest[torch.arange(size), torch.arange(size) * cells // size] = 1.0
+    nearest = torch.zeros(size, cells, dtype=torch.float64, device="cpu")
+    nearest[torch.arange(size, device="cpu"), torch.arange(size, device="cpu") * cells // size] = 1.0
     return _gaussian(size, sigma) @ nearest
 
 
@@ -76,7 +76,7 @@ def upsampling_matrices(
     device they get; None leaves float64 on the CPU.
     """
     (height, width), (rows, columns) = sides(size), cells
-    like = torch.empty(0, dtype=torch.float64) if like is None else like
+    like = torch.empty(0, dtype=torch.float64, device="cpu") if like is None else like
     left = upsampling_matrix(height, rows, sigma).to(like)
     same = (height, rows) == (width, columns)
     return left, left if same else upsampling_matrix(width, columns, sigma).to(like)
@@ -106,11 +106,13 @@ def discs(size: Size, radii: Tensor, centers: Tensor | None = None) -> Tensor:
     ``size``: H = W, or (H, W). Pixel (y, x) has its center at (x + 0.5, y + 0.5); without ``centers`` discs are
     centered on the image, at (W/2, H/2).
     """
-    radii = torch.as_tensor(radii, dtype=torch.float64)
+    radii = torch.as_tensor(radii, dtype=torch.float64, device="cpu")
     height, width = sides(size)
     if centers is None:
-        centers = torch.tensor([width / 2, height / 2], dtype=torch.float64).expand(len(radii), 2)
-    y, x = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
+        centers = torch.tensor([width / 2, height / 2], dtype=torch.float64, device="cpu").expand(
+            len(radii), 2
+        )
+    y, x = (torch.arange(side, dtype=torch.float64, device="cpu") + 0.5 for side in (height, width))
     squared = (x[None, None, :] - centers[:, 0, None, None]) ** 2 + (
         y[None, :, None] - centers[:, 1, None, None]
     ) ** 2

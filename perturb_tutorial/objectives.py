@@ -113,7 +113,7 @@ def _short(value: object) -> str:
 
 def class_weights(sets: Sequence[Sequence[int]], classes: int) -> Tensor:
     """N×K float32: 1 for each class in an image's set, 0 elsewhere."""
-    weights = torch.zeros(len(sets), classes, dtype=torch.float32)
+    weights = torch.zeros(len(sets), classes, dtype=torch.float32, device="cpu")
     for row, members in zip(weights, sets, strict=True):
         row[list(members)] = 1.0
     return weights

@@ -17,11 +17,13 @@ neighbors in the batch do not notice. ``converged`` is: all scores finite and sc
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from perturb_tutorial import __version__
 from perturb_tutorial.batches import check_batch_size, in_batches, usual_batch_size
 from perturb_tutorial.canvas import CANVASES, Canvas, ImageCanvas, Step
 from perturb_tutorial.engines.recording import repeat
@@ -110,7 +112,8 @@ def learn_masks(
         with batch_invariant(network.folded, off=kind.fixed_batch):
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
-    return learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    masks = learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    return replace(masks, seed=seed, engine=engine, precision=precision, version=__version__)
 
 
 def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:

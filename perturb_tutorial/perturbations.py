@@ -35,8 +35,8 @@ def fully_perturbed(
     constant = color.to(images).view(1, -1, 1, 1).expand_as(images)
     if kind == "constant":
         return constant.clone()
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
     return constant + NOISE_SIGMA * noise.to(images)
 
 

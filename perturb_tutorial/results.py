@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import operator
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +19,14 @@ from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.objectives import objective
-from perturb_tutorial.reading import open_regular
+from perturb_tutorial.reading import read_bytes
 from perturb_tutorial.settings import MaskSettings
 
-FORMAT = "perturb_tutorial masks 1"
-MASKS_MEGABYTES = 10_000  # a mask and its history have some 10 kB
+FORMAT = "perturb_tutorial masks 2"
+_OLDER = "perturb_tutorial masks 1"
+"""Without a checksum, and without what the masks were made by."""
+LARGEST = 4_000
+"""MB of the largest file that is read."""
 
 EARLY = 5
 """Iterations over which two runs of one optimization stay together, whatever rounds differently in them."""
@@ -74,7 +80,9 @@ class Masks:
     summed over each set of classes, of the image, of the fully perturbed image, and under the final mask without
     jitter. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
     one. ``converged``: N booleans, module ``optimizer`` says when. ``layer``: the layer whose output is masked (§6.4),
-    None for a mask on the image. ``==`` compares all numbers; :meth:`agrees_with` asks for the same run.
+    None for a mask on the image. ``seed``, ``engine``, ``precision`` and ``version`` (of the package): what else it
+    takes to learn them again, None where it is not known or differs between the rows. ``==`` compares all of it;
+    :meth:`agrees_with` asks for the same run.
     """
 
     grid: Tensor
@@ -87,6 +95,10 @@ class Masks:
     history: History
     settings: MaskSettings
     layer: str | None = None
+    seed: int | None = None
+    engine: str | None = None
+    precision: str | None = None
+    version: str | None = None
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -185,47 +197,117 @@ class Masks:
                     raise ValueError(f"parts: expected masks of one {name}, got {first} and {other}")
         history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
         rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
-        return replace(parts[0], history=history, **rows)
+        made = {name: {getattr(part, name) for part in parts} for name in _MADE}
+        common: dict[str, Any] = {
+            name: values.pop() if len(values) == 1 else None for name, values in made.items()
+        }
+        return replace(parts[0], history=history, **rows, **common)
 
     def save(self, path: str | Path) -> None:
-        """Writes a file of tensors and plain values, whole or not at all; :meth:`load` reads it."""
-        content = {
+        """Writes a file of tensors and plain values, whole or not at all; :meth:`load` reads it.
+
+        Errors: ``ValueError`` for masks that :meth:`load` would not read, ``OSError`` where it cannot be written.
+        """
+        content: dict[str, Any] = {
             "format": FORMAT,
             "size": list(self.size),
             "settings": self.settings.to_dict(),
             "layer": self.layer,
-            **{name: getattr(self, name).cpu() for name in _ROWS},
-            **{f"history.{name}": getattr(self.history, name).cpu() for name in _HISTORY},
+            **{name: getattr(self, name) for name in _MADE},
+            # A copy of its own: a part of a tensor would be saved with the whole.
+            **{name: value.detach().cpu().contiguous().clone() for name, value in self._tensors().items()},
         }
-        with whole_file(path) as file:
-            torch.save(content, file)
+        if wrong := _wrong(content):
+            raise ValueError(f"masks: {wrong}")
+        file = io.BytesIO()
+        torch.save({**content, "checksum": _checksum(content)}, file)
+        with whole_file(path) as written:
+            written.write(file.getbuffer())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        history = {f"history.{name}": getattr(self.history, name) for name in _HISTORY}
+        return {name: getattr(self, name) for name in _ROWS} | history
 
     @classmethod
     @printable_errors
     def load(cls, path: str | Path) -> Masks:
-        """Reads what :meth:`save` wrote; no code in the file is run. Errors: ``ValueError`` for another file."""
+        """Reads what :meth:`save` wrote, also of earlier formats; no code in the file is run.
+
+        Errors: ``ValueError`` for another file, a damaged one, or one of a later format.
+        """
         try:
-            with open_regular(path, MASKS_MEGABYTES) as file:
-                content = torch.load(file, map_location="cpu", weights_only=True)
+            read = io.BytesIO(read_bytes(path, LARGEST))
         except OSError as error:
             raise ValueError(f"masks: {path} cannot be read ({error.strerror})") from error
-        except Exception as error:  # torch raises what the pickle and zip readers raise
-            raise ValueError(f"masks: {path} is not a file that Masks.save wrote") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT})")
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # whatever a damaged file makes torch say
+                content = torch.load(read, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises what the pickle and zip readers raise
+            raise ValueError(f"masks: {path} is damaged, or not a file that Masks.save wrote") from error
+        form = content.get("format") if isinstance(content, dict) else None
+        if form not in (FORMAT, _OLDER):
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or {_OLDER})")
+        older = form == _OLDER and "checksum" not in content
+        try:
+            if not older and content.pop("checksum", None) != _checksum(content):
+                raise ValueError("it is damaged: its checksum is not that of its content")
+            settings = MaskSettings(**content["settings"])
+            if wrong := _wrong(content):
+                raise ValueError(wrong)
             return cls(
                 size=tuple(content["size"]),
-                settings=MaskSettings(**content["settings"]),
+                settings=settings,
                 layer=content["layer"],
                 history=History(*(content[f"history.{name}"] for name in _HISTORY)),
                 **{name: content[name] for name in _ROWS},
+                **{name: content.get(name) for name in _MADE},
             )
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"masks: {path} lacks or adds a field ({error}); which version wrote it?"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"masks: {path}: {error}") from error
+        except Exception as error:  # fields of other types than these
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of all values and tensors of a file, by name."""
+    sha = hashlib.sha256()
+    for name in sorted(content):
+        value = content[name]
+        if isinstance(value, Tensor):
+            sha.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            sha.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            sha.update(f"{name} {value!r} ".encode("utf-8", "backslashreplace"))
+    return sha.hexdigest()
+
+
+def _wrong(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the form of a file's content, "field: expected …, got …"; None where nothing is."""
+    size, grid = content["size"], content["grid"]
+    if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
+        return f"size: expected [height, width] of the images in px, got {size!r}"
+    if grid.ndim != 4 or grid.shape[1] != 1 or not all(grid.shape[2:]):
+        return f"grid: expected N×1×h×w, got {'×'.join(map(str, grid.shape))}"
+    count, steps = len(grid), content["history.score"].shape[-1]
+    shapes = {"grid": grid.shape} | dict.fromkeys(_ROWS[1:], (count,))
+    shapes |= {f"history.{name}": (count, steps) for name in _HISTORY}
+    for name, shape in shapes.items():
+        value, dtype = content[name], torch.bool if name == "converged" else torch.float32
+        if value.shape != shape or value.dtype != dtype:
+            expected, got = ("×".join(map(str, sides)) for sides in (shape, value.shape))
+            return f"{name}: expected {expected} of {dtype}, got {got} of {value.dtype}"
+    if not bool(((grid >= 0) & (grid <= 1)).all()):  # nor NaN
+        return "grid: expected values from 0 to 1"
+    if bool((content["radius"] < 0).any()):
+        return "radius: expected image px of at least 0, or NaN"
+    return None
 
 
 _ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius")
 _HISTORY = ("score", "area", "tv")
+_MADE = ("seed", "engine", "precision", "version")

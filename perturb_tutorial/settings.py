@@ -158,6 +158,19 @@ def check_seed(seed: Any) -> int:
     return number
 
 
+def plain_value(value: Any) -> Any:
+    """``value`` as Python's own str, int or float where it is another library's, such as ``numpy.float64``.
+
+    Files of masks and of results hold plain values; arrays of one number without axes count as that number.
+    """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind.__str__(value) if kind is str else kind(value)
+    return value
+
+
 def _setting(default: Any, symbol: str, unit: str, meaning: str, source: str) -> Any:
     return field(
         default=default, metadata={"symbol": symbol, "unit": unit, "meaning": meaning, "source": source}
@@ -193,13 +206,15 @@ class MaskSettings:
     )
 
     def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, plain_value(getattr(self, item.name)))
         for name, choices in (
             ("game", tuple(GAMES)),
             ("perturbation", PERTURBATIONS),
             ("initialization", INITIALIZATIONS),
         ):
             value = getattr(self, name)
-            if value not in choices:
+            if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
         for name, low, high in (("iterations", 0, MOST_ITERATIONS), ("jitter", 1, REFERENCE_SIZE)):
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""What a caller has set in torch changes nothing: default number format, autocast, no_grad, inference_mode.
+"""What a caller has set in torch changes nothing: default device and number format, autocast, no_grad, inference_mode.
 
 One tour of the package on a tiny network, with torch as it comes and under each setting; the results are the same to
 the last bit, since every tensor names its format and every pass its arithmetic.
@@ -6,6 +6,7 @@ the last bit, since every tensor names its format and every pass its arithmetic.
 
 from __future__ import annotations
 
+import ast
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def tour(module, folder: Path, engines: tuple[str, ...]) -> dict[str, Tensor | n
         "scores": network.scores(images).detach(),
         "top": np.array(pt.top_classes(network, images, 3)),
         "mean color": network.mean_color,
-        "discs": discs(32, torch.tensor([3.0, 9.0])),
+        "discs": discs(32, torch.tensor([3.0, 9.0], device="cpu")),
         "points": baselines.variable_occlusion_points(network, images, [0, 1]),
         "disc scores": disc_scores(network, images, [0, 1])[0],
     }
@@ -99,7 +100,18 @@ def autocast_in_inference_mode():
         yield
 
 
+@contextmanager
+def default_device(name: str):
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
 STATES = {
+    # Tensors made there hold no numbers: one that does not name its device would end the tour.
+    "meta by default": lambda: default_device("meta"),
     "float64 by default": lambda: default_format(torch.float64),
     "bfloat16 by default": lambda: default_format(torch.bfloat16),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
@@ -156,3 +168,31 @@ def test_masks_maps_and_scores_are_float32(expected):
         if name in whole or name.endswith("converged"):
             continue
         assert value.dtype == torch.float32, name
+
+
+FACTORIES = {
+    *("zeros", "ones", "empty", "full", "rand", "randn", "randint", "randperm", "arange", "tensor", "eye", "linspace"),
+    *("logspace", "as_tensor", "scalar_tensor", "Generator"),
+}  # fmt: skip
+
+
+def without_a_device(source: str) -> list[int]:
+    """The lines that make a tensor or a generator wherever the caller's default device is."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = [call for call in calls if ast.unparse(call.func).removeprefix("torch.") in FACTORIES]
+    return [
+        call.lineno
+        for call in made
+        if ast.unparse(call.func).startswith("torch.") and all(k.arg != "device" for k in call.keywords)
+    ]
+
+
+def test_every_tensor_that_is_made_names_its_device():
+    package = Path(pt.__file__).parent
+    found = {
+        str(path.relative_to(package)): lines
+        for path in package.rglob("*.py")
+        if (lines := without_a_device(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+    assert without_a_device("x = 1\ny = torch.ones(2).sum()") == [2]

@@ -20,8 +20,8 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "reading", "masks", "metrics", "batches", "_forks", "_outside"},
-    {"image_files", "images", "perturbations", "objectives", "results"},
+    {"settings", "files", "reading", "sealed", "masks", "metrics", "batches", "_forks", "_outside", "_words"},
+    {"image_files", "images", "perturbations", "objectives", "results", "result_file"},
     {"networks"},
     {"engines", "initialization"},
     {"canvas"},
@@ -33,11 +33,11 @@ ORDER = (
     {"__main__"},
 )
 METHOD = {
-    "settings", "images", "image_files", "files", "reading",
+    "settings", "images", "image_files", "files", "reading", "sealed", "result_file",
     "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
-AROUND = {"__init__", "__main__", "_forks", "_outside"}
+AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
 
 PUBLIC = {

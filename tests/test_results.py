@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import pickle
 
@@ -65,7 +66,7 @@ def test_files_of_others_are_refused_and_never_run(tmp_path):
     torch.save(Payload(), tmp_path / "code2.pt")
     torch.save({"grid": torch.zeros(1)}, tmp_path / "other.pt")
     for name in ("code.pt", "code2.pt", "other.pt"):
-        with pytest.raises(ValueError, match=f"masks: .*{name} is not a file that Masks.save wrote"):
+        with pytest.raises(ValueError, match=f"masks: .*{name} is .*not a file that Masks.save wrote"):
             pt.Masks.load(tmp_path / name)
     with pytest.raises(ValueError, match="cannot be read"):
         pt.Masks.load(tmp_path / "none.pt")
@@ -186,7 +187,9 @@ def test_a_file_of_another_version_is_told(masks, tmp_path, change):
     masks.save(path)
     content = torch.load(path, weights_only=True)
     change(content)
-    torch.save(content, path)
+    # As the first format was, which had no checksum to notice it.
+    del content["checksum"]
+    torch.save({**content, "format": "perturb_tutorial masks 1"}, path)
     with pytest.raises(ValueError, match="which version wrote it"):
         pt.Masks.load(path)
 
@@ -212,3 +215,132 @@ def test_masks_are_equal_where_all_their_numbers_are(tiny, noise_images, tmp_pat
     )
     assert masks != masks.grid.tolist()
     assert masks != "masks"
+
+
+def test_what_it_takes_to_make_masks_again_is_saved_with_them(masks, tmp_path):
+    masks.save(tmp_path / "masks.pt")
+    loaded = pt.Masks.load(tmp_path / "masks.pt")
+    made = (loaded.seed, loaded.engine, loaded.precision, loaded.version)
+    assert made == (0, "torch", "float32", pt.__version__)
+    other = dataclasses.replace(masks, seed=1)
+    together = pt.Masks.concatenate([masks, other])
+    assert (together.seed, together.engine) == (None, "torch")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda m: {"grid": m.grid + 1}, "grid: expected values from 0 to 1"),
+        (lambda m: {"grid": m.grid * torch.nan}, "grid: expected values from 0 to 1"),
+        (lambda m: {"grid": m.grid[0]}, "grid: expected N×1×h×w, got 1×28×28"),
+        (lambda m: {"grid": m.grid.double()}, "grid: expected 3×1×28×28 of torch.float32, got"),
+        (lambda m: {"score_masked": m.score_masked[:2]}, "score_masked: expected 3 of torch.float32, got 2"),
+        (lambda m: {"converged": m.converged.float()}, "converged: expected 3 of torch.bool, got"),
+        (
+            lambda m: {"history": dataclasses.replace(m.history, tv=m.history.tv[:, :2])},
+            "history.tv: expected 3×5",
+        ),
+        (lambda m: {"size": (0, 32)}, "size: expected"),
+    ],
+)
+def test_masks_of_another_form_are_neither_saved_nor_loaded(masks, tmp_path, change, line):
+    path = tmp_path / "masks.pt"
+    with pytest.raises(ValueError, match=line):
+        dataclasses.replace(masks, **change(masks)).save(path)
+    assert os.listdir(tmp_path) == []
+    # The same in a file of the first format, which has no checksum.
+    masks.save(path)
+    content = torch.load(path, weights_only=True)
+    del content["checksum"]
+    changed = dataclasses.replace(masks, **change(masks))
+    fields = {name: getattr(changed, name) for name in ("grid", "score_masked", "converged")}
+    fields |= {
+        "history.tv": changed.history.tv,
+        "size": list(changed.size),
+        "format": "perturb_tutorial masks 1",
+    }
+    torch.save(content | fields, path)
+    with pytest.raises(ValueError, match=f"masks: .*masks.pt: {line}"):
+        pt.Masks.load(path)
+
+
+def test_another_number_in_the_file_is_noticed(masks, tmp_path):
+    path = tmp_path / "masks.pt"
+    masks.save(path)
+    content = torch.load(path, weights_only=True)
+    content["settings"]["area_weight"] = 2e-4
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+        pt.Masks.load(path)
+
+
+def test_one_mask_is_saved_without_the_others(masks, tmp_path):
+    many = masks[[0] * 300]
+    many.save(tmp_path / "many.pt")
+    many[0].save(tmp_path / "one.pt")
+    masks[0].save(tmp_path / "alone.pt")
+    sizes = {path.stem: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes["one"] == sizes["alone"] < sizes["many"] / 10
+
+
+def test_a_full_disk_is_one_error_that_names_the_file(masks, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*masks.pt'") as caught:
+        masks.save(tmp_path / "masks.pt")
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full device")
+def test_a_write_to_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    opened = open
+    monkeypatch.setattr("builtins.open", lambda path, mode, *rest: opened("/dev/full", "wb"))
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*out.bin'"),
+        whole_file(tmp_path / "out.bin") as file,
+    ):
+        file.write(b"x" * 100_000)
+
+
+def test_settings_of_numpy_are_saved_and_loaded_as_plain_values(tiny, noise_images, tmp_path):
+    settings = pt.MaskSettings(
+        area_weight=np.logspace(-4, -3, 2)[1],
+        iterations=np.int64(2),
+        game=np.str_("preservation"),
+        mask_sigma=np.float32(5),
+        learning_rate=torch.tensor(0.5),
+    )
+    assert {type(value) for value in settings.to_dict().values()} == {str, int, float}
+    assert settings == pt.MaskSettings(
+        area_weight=1e-3, iterations=2, game="preservation", mask_sigma=5.0, learning_rate=0.5
+    )
+    pt.learn_masks(tiny, noise_images, [0, 1, 2], settings).save(tmp_path / "masks.pt")
+    assert pt.Masks.load(tmp_path / "masks.pt").settings == settings
+
+
+def test_masks_of_two_games_sizes_or_layers_are_not_one(masks):
+    other = "deletion" if masks.settings.game == "preservation" else "preservation"
+    for change in (
+        {"settings": masks.settings.replace(game=other)},
+        {"settings": masks.settings.replace(area_weight=0.5)},
+        {"size": (16, 16)},
+        {"layer": "features"},
+    ):
+        with pytest.raises(ValueError, match=f"parts: expected masks of one {next(iter(change))}, got "):
+            pt.Masks.concatenate([masks, dataclasses.replace(masks, **change)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_file_has_the_permissions_of_the_process_whose_umask_is_never_touched(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.delattr(os, "umask")
+            with whole_file(tmp_path / "out.bin") as file:
+                file.write(b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.bin").stat().st_mode & 0o777 == 0o640

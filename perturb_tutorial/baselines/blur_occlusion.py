@@ -44,10 +44,10 @@ def blur_occlusion(
     """
     reject_layer("blur_occlusion", layer)
     rows, columns = positions(network.input_size)
-    index = torch.arange(rows * columns)
-    stride = REFERENCE_SIZE / torch.tensor([columns, rows], dtype=torch.float32)
+    index = torch.arange(rows * columns, device="cpu")
+    stride = REFERENCE_SIZE / torch.tensor([columns, rows], dtype=torch.float32, device="cpu")
     centers = stride * torch.stack((index % columns, index // columns), 1) + stride / 2
-    radii = torch.full((rows * columns,), OCCLUSION_SIZE / 2, dtype=torch.float32)
+    radii = torch.full((rows * columns,), OCCLUSION_SIZE / 2, dtype=torch.float32, device="cpu")
 
     def occluders(start: int, stop: int) -> Tensor:
         return soft_discs(network.input_size, radii[start:stop], centers[start:stop])

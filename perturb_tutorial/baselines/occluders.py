@@ -135,4 +135,6 @@ def soft_discs(size: Size, radii: Tensor, centers: Tensor) -> Tensor:
 def moved(centers: Tensor, size: Size) -> Tensor:
     """Points K×2, (x, y) with the first pixel's outer corner at (0, 0), from a 224 px input to one of ``size`` px."""
     height, width = sides(size)
-    return centers * torch.tensor([width / REFERENCE_SIZE, height / REFERENCE_SIZE], dtype=centers.dtype)
+    return centers * torch.tensor(
+        [width / REFERENCE_SIZE, height / REFERENCE_SIZE], dtype=centers.dtype, device="cpu"
+    )

@@ -51,7 +51,7 @@ def occlusion(
     )
 
     def squares(start: int, stop: int) -> Tensor:
-        index = torch.arange(start, stop)
+        index = torch.arange(start, stop, device="cpu")
         return (down[index // columns, :, None] * across[index % columns, None, :])[:, None]
 
     def mean_color(image: Tensor) -> Tensor:
@@ -74,6 +74,6 @@ def occluded(count: int, size: int, side: int) -> Tensor:
 
     ``count``: of positions along ``size`` px. ``side``: of a square, px.
     """
-    begin = torch.arange(count) * size // count
-    pixel = torch.arange(size)
+    begin = torch.arange(count, device="cpu") * size // count
+    pixel = torch.arange(size, device="cpu")
     return ((pixel >= begin[:, None]) & (pixel < begin[:, None] + side)).to(torch.float32)

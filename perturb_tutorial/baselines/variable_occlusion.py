@@ -49,13 +49,13 @@ class Discs(NamedTuple):
 
 def draw_discs(seed: int = 0, count: int = DISC_COUNT) -> Discs:
     """``count`` discs of the three distributions; a center may lie outside the image, since y is normal."""
-    generator = torch.Generator().manual_seed(check_seed(seed))
+    generator = torch.Generator(device="cpu").manual_seed(check_seed(seed))
 
     def normal(mean: float, sd: float) -> Tensor:
-        return mean + sd * torch.randn(count, generator=generator, dtype=torch.float64)
+        return mean + sd * torch.randn(count, generator=generator, dtype=torch.float64, device="cpu")
 
     area = normal(LOG_AREA_MEAN, LOG_AREA_SD).exp()
-    x = REFERENCE_SIZE * torch.rand(count, generator=generator, dtype=torch.float64)
+    x = REFERENCE_SIZE * torch.rand(count, generator=generator, dtype=torch.float64, device="cpu")
     return Discs((area / math.pi).sqrt(), torch.stack((x, normal(CENTER_Y_MEAN, CENTER_Y_SD)), 1))
 
 
@@ -112,7 +112,7 @@ def variable_occlusion_points(
     best = drops.topk(int(SUPPRESSING_SHARE * DISC_COUNT), dim=1).indices.cpu()
     smallest = best.gather(1, drawn.radii[best].argmin(1, keepdim=True))[:, 0]
     height, width = network.input_shape
-    last = torch.tensor([width - 1, height - 1], dtype=torch.float64)
+    last = torch.tensor([width - 1, height - 1], dtype=torch.float64, device="cpu")
     points = (moved(drawn.centers[smallest], network.input_size) - 0.5).clamp(min=0).minimum(last)
     points[~drops.isfinite().all(1).cpu()] = math.nan
     return points

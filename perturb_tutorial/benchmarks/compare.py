@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _KEYS = ["image_id", "category_id"]
-_COMMON = ("benchmark", "network", "data", "seed")
+_COMMON = ("benchmark", "network", "data", "seed", "version")
 """What both runs must have in common."""
 
 
@@ -37,7 +37,7 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     parts = [read_json(path / SUMMARY) for path in paths]
     settings = [read_json(path / SETTINGS) for path in paths]
     for name in _COMMON:
-        if settings[0][name] != settings[1][name]:
+        if settings[0].get(name) != settings[1].get(name):
             raise ValueError(f"second: expected the same {name} as in {paths[0]}, got another in {paths[1]}")
     tables = [read_records(path / RECORDS) for path in paths]
     alone = ", ".join(sorted(set(tables[0].columns) ^ set(tables[1].columns)))

@@ -2,7 +2,8 @@
 
 Each record has, for the three thresholds, whether the box is right at each α of its grid: one character an α, 1 or 0.
 α* is the α with the lowest error on a held-out share of the images, drawn by seed; the error is that of the other
-images at α*. The interval is of those images, α* being fixed. ``curves`` has the error at every α, of all images.
+images at α*. Fewer than ``LEAST_HELD_OUT`` held-out images say nothing of α*, and the errors are left out. The
+interval is of those other images, α* being fixed. ``curves`` has the error at every α, of all images.
 
 The method mask has the true class as target, or, with ``target_count`` 5 (the localization preset, §6.2), the five
 best predicted classes; the other methods have the true class. ``whole_image`` is the box around everything at any α: it
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.benchmarks.base import COMPARED, Benchmark, View
 from perturb_tutorial.benchmarks.data import BenchmarkData
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-from perturb_tutorial.benchmarks.summary import Figures, keys
+from perturb_tutorial.benchmarks.summary import Figures, keys, without
 from perturb_tutorial.datasets.records import Box, ImageRecord
 from perturb_tutorial.metrics import choose_alpha, held_out, is_right, resize_map, right_by_alpha
 from perturb_tutorial.metrics.heatmaps import Float
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 THRESHOLDS: tuple[Threshold, ...] = ("value", "energy", "mean")
 WHOLE_IMAGE = "whole_image"
+LEAST_HELD_OUT = 5
+"""Images on which α* is searched. On fewer, many α are equally good, and the first one is the whole image (ours)."""
 
 
 class Localization(Benchmark):
@@ -80,22 +84,32 @@ class Localization(Benchmark):
         images, _ = keys(records)
         result = Figures(settings.seed)
         names = np.unique(images)
-        if len(names) < 2:
-            return {**result.to_dict(), "curves": []}
-        held = np.isin(images, names[held_out(len(names), settings.held_out_share, settings.seed)])
+        held = np.zeros(len(images), dtype=np.bool_)
+        if len(names) > 1:
+            held = np.isin(images, names[held_out(len(names), settings.held_out_share, settings.seed)])
         curves: list[dict[str, Any]] = []
         for threshold in THRESHOLDS:
+            right = {
+                str(method): _right(part, f"right_{threshold}")
+                for method, part in records.groupby("method", sort=True)
+            }
+            alphas = grid_of(threshold)
+            for method, rows in right.items():
+                about = {"method": method, "threshold": threshold, "rows": len(rows)}
+                curve = (1 - rows.mean(axis=0)).tolist()
+                curves.append({**about, "alphas": alphas.round(9).tolist(), "errors": curve})
+            if reason := _too_few(images[held]):
+                left_out = without(reason, rows=int((~held).sum()), images=len(np.unique(images[~held])))
+                labels = {"name": "error", "threshold": threshold}
+                result.figures += [{**labels, "method": method, **left_out} for method in right]
+                continue
             errors: dict[str, Float] = {}
             searches: dict[str, dict[str, Any]] = {}
-            for method, part in records.groupby("method", sort=True):
-                right = _right(part, f"right_{threshold}")
-                search = choose_alpha(right[held], grid_of(threshold))
-                about = {"method": str(method), "threshold": threshold, "rows": len(right)}
-                curve = (1 - right.mean(axis=0)).tolist()
-                curves.append({**about, "alphas": search.alphas.round(9).tolist(), "errors": curve})
+            for method, rows in right.items():
+                search = choose_alpha(rows[held], alphas)
                 column = int(np.argmin(np.abs(search.alphas - search.alpha)))
-                errors[str(method)] = 1 - right[:, column].astype(np.float64)
-                searches[str(method)] = {
+                errors[method] = 1 - rows[:, column].astype(np.float64)
+                searches[method] = {
                     "alpha": round(search.alpha, 9),
                     "held_out_error": search.error,
                     "held_out_rows": search.images,
@@ -103,6 +117,17 @@ class Localization(Benchmark):
             labels = {"threshold": threshold}
             result.add_means("error", errors, images, rows=~held, labels=labels, by_method=searches)
         return {**result.to_dict(), "curves": curves}
+
+
+def _too_few(held: NDArray[Any]) -> str | None:
+    """Why α* is not searched on the images ``held`` out; None where it is."""
+    count = len(np.unique(held))
+    if count >= LEAST_HELD_OUT:
+        return None
+    return (
+        f"no α*: {counted(count, 'held-out image')}, and the search needs {LEAST_HELD_OUT}; use more images or a "
+        "larger --held-out-share"
+    )
 
 
 def _problem(question: Question) -> bool:

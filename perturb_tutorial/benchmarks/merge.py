@@ -11,21 +11,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perturb_tutorial import reading
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.store import (
-    JSON_MEGABYTES,
+    KEYS,
     RECORDS,
     SETTINGS,
     SUMMARY,
     BenchmarkError,
+    compared,
     different_settings,
     plain,
     read_records,
 )
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
+from perturb_tutorial.sealed import marked, read_own
 from perturb_tutorial.settings import MaskSettings
 
 
@@ -52,7 +53,7 @@ def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> di
     for path, other in zip(paths[1:], settings[1:], strict=True):
         if differences := different_settings(_but_data(settings[0]), _but_data(other)):
             raise ValueError(f"folders: {paths[0]} and {path} have different settings ({differences})")
-    columns = ["image_id", "category_id", "method"]
+    columns = list(KEYS)
     records = pd.concat([read_records(path / RECORDS) for path in paths], ignore_index=True)
     if records.duplicated(columns).any():
         raise ValueError(f"folders: {', '.join(map(str, paths))} have records of the same images")
@@ -68,16 +69,18 @@ def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> di
         planned = sum(part["records"]["planned"] for part in parts)
         data = _together([part["data"] for part in parts])
     benchmark, chosen = find_benchmark(settings[0]["benchmark"]), settings_of(settings[0])
-    content = {
-        "benchmark": benchmark.name,
-        "about": benchmark.about,
-        "data": data,
-        "network": settings[0]["network"]["name"],
-        "settings": chosen.to_dict(),
-        "intervals": {"level": LEVEL, "resamples": RESAMPLES, "resampled": "images", "seed": chosen.seed},
-        "records": counts(records, planned),
-        **figures(benchmark, records, chosen),
-    }
+    content = marked(
+        {
+            "benchmark": benchmark.name,
+            "about": benchmark.about,
+            "data": data,
+            "network": settings[0]["network"]["name"],
+            "settings": chosen.to_dict(),
+            "intervals": {"level": LEVEL, "resamples": RESAMPLES, "resampled": "images", "seed": chosen.seed},
+            "records": counts(records, planned),
+            **figures(benchmark, records, chosen),
+        }
+    )
     merged: dict[str, Any] = plain(content)
     return merged
 
@@ -94,16 +97,16 @@ def _together(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A finished run's summary.json or settings.json; ``BenchmarkError`` where it is missing or broken."""
     try:
-        content: dict[str, Any] = reading.read_json(path, JSON_MEGABYTES, depth=100)
+        content: dict[str, Any] = read_own(path, lambda content: isinstance(content, dict))
     except FileNotFoundError:
         raise BenchmarkError(f"{path} is missing: the run is not finished; start its command again") from None
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path} cannot be read ({error}); start the run's command again") from error
+    except ValueError as error:
+        raise BenchmarkError(f"{error}; start the run's command again") from error
     return content
 
 
 def _but_data(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "data"}
+    return {key: value for key, value in compared(settings).items() if key != "data"}
 
 
 def settings_of(content: Mapping[str, Any]) -> BenchmarkSettings:

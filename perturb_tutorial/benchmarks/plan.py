@@ -72,6 +72,11 @@ class Plan:
         start = chunk * self.batch_size
         return Batch(number, self.questions[start : start + self.batch_size], self.methods[method])
 
+    def keys(self, number: int) -> list[tuple[int | str, int, str]]:
+        """(image, category, method) of each record of batch ``number``, in their order; none beyond the last batch."""
+        questions = self.batch(number).questions
+        return [(question.image.id, question.category, self.batch(number).method) for question in questions]
+
     def without(self, done: set[int]) -> Iterator[Batch]:
         """The batches that are not ``done``, chunk by chunk."""
         return (self.batch(number) for number in range(len(self)) if number not in done)

@@ -24,6 +24,7 @@ from perturb_tutorial.benchmarks.store import (
     BenchmarkError,
     Store,
     agree,
+    check_own,
     claim,
     parquet,
     plain,
@@ -33,6 +34,7 @@ from perturb_tutorial.benchmarks.worker import Worker
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
 from perturb_tutorial.networks import Network
+from perturb_tutorial.sealed import marked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +52,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``summary`` as in summary.json (None: nothing to measure), the ``folder``, and the number of new records."""
+    """What :func:`run_benchmark` did.
+
+    ``summary``: as in summary.json. ``folder``: of the records. ``computed``: how many of them are new, and
+    ``computed_before`` how many of a first step. ``repaired``: a line for each damaged file of records that was done
+    again.
+    """
 
     summary: dict[str, Any]
     folder: Path
     computed: int
+    computed_before: int = 0
+    repaired: tuple[str, ...] = ()
 
 
 @printable_errors
@@ -109,43 +118,50 @@ def run_benchmark(
     parquet()
     plan = plan_benchmark(name, data, settings)
     _check_targets(plan.questions, network)
+    if str(output) == "":
+        raise ValueError("output: expected a folder, got ''")
     folder = Path(output)
+    check_own(folder)  # before the lock, so that nothing is written into somebody else's folder
     with claim(folder):
         agree(folder / SETTINGS, _fingerprint(benchmark, data, plan, network, settings))
-        computed = 0
+        before = 0
+        repaired: list[str] = []
         about: dict[str, Any] = {}
         first = benchmark.first_step()
         if first is not None:
-            before = folder / f"{first.name}.parquet"
-            frame, computed = _step(first, plan, network, settings, before, compute, progress)
+            place = folder / f"{first.name}.parquet"
+            frame, before, repaired = _step(first, plan, network, settings, place, compute, progress)
             about = {first.name: {"records": counts(frame, plan.records), **figures(first, frame, settings)}}
             questions = benchmark.questions_after(list(plan.questions), frame, settings)
             plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
-        frame, more = _step(benchmark, plan, network, settings, folder / RECORDS, compute, progress)
-        content = {
-            "benchmark": benchmark.name,
-            "about": benchmark.about,
-            "data": {
-                "name": data.dataset.name,
-                "images": len(data.dataset.images),
-                "annotations_left_out": len(data.dataset.problems),
-                "left_out": list(data.dataset.problems[:LINES]),
-            },
-            "network": network.name,
-            "settings": settings.to_dict(),
-            "intervals": {
-                "level": LEVEL,
-                "resamples": RESAMPLES,
-                "resampled": "images",
-                "seed": settings.seed,
-            },
-            **about,
-            "records": counts(frame, plan.records),
-            **figures(benchmark, frame, settings),
-        }
+        place = folder / RECORDS
+        frame, computed, lines = _step(benchmark, plan, network, settings, place, compute, progress)
+        content = marked(
+            {
+                "benchmark": benchmark.name,
+                "about": benchmark.about,
+                "data": {
+                    "name": data.dataset.name,
+                    "images": len(data.dataset.images),
+                    "annotations_left_out": len(data.dataset.problems),
+                    "left_out": list(data.dataset.problems[:LINES]),
+                },
+                "network": network.name,
+                "settings": settings.to_dict(),
+                "intervals": {
+                    "level": LEVEL,
+                    "resamples": RESAMPLES,
+                    "resampled": "images",
+                    "seed": settings.seed,
+                },
+                **about,
+                "records": counts(frame, plan.records),
+                **figures(benchmark, frame, settings),
+            }
+        )
         summary: dict[str, Any] = plain(content)
         write_json(folder / SUMMARY, summary)
-    return Outcome(summary, folder, computed + more)
+    return Outcome(summary, folder, computed, before, (*repaired, *lines))
 
 
 def _engine(name: str, address: str | None, cores: int | None) -> Compute:
@@ -187,6 +203,7 @@ def _fingerprint(
     return {
         "benchmark": benchmark.name,
         **settings.to_dict(),
+        "precision": "float32",
         "methods": list(benchmark.chosen_methods(settings)),
         "network": {"name": network.name, "input_size": network.input_size, "weights": _weights(network)},
         "data": {
@@ -214,7 +231,7 @@ def _step(
     folder: Path,
     compute: Compute,
     progress: Progress | None,
-) -> tuple[pd.DataFrame, int]:
+) -> tuple[pd.DataFrame, int, list[str]]:
     """Computes the missing batches of a plan.
 
     Args:
@@ -227,11 +244,18 @@ def _step(
         progress: called with (records finished, records planned).
 
     Returns:
-        All records of the plan, and the number of new ones.
+        All records of the plan, the number of new ones, and a line for each damaged file that was done again.
     """
     ids = (question.image.id for question in plan.questions)
     numbered = all(isinstance(number, int) and abs(number) < 2**63 for number in ids)
     store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})
+    repaired = store.check(
+        lambda number: (
+            plan.keys(number)
+            if numbered
+            else [(str(image), category, method) for image, category, method in plan.keys(number)]
+        )
+    )
     done = store.done()
     finished = sum(len(plan.batch(number).questions) for number in done)
     computed = 0
@@ -249,7 +273,7 @@ def _step(
         raise BenchmarkError(
             f"{folder} has {len(frame)} records, the plan {plan.records}; give another folder"
         )
-    return frame, computed
+    return frame, computed, repaired
 
 
 def without_bad_images(records: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perturb_tutorial._outside import check_whole
-from perturb_tutorial.settings import ENGINES, MaskSettings, check_seed, find_preset
+from perturb_tutorial.settings import ENGINES, MaskSettings, check_seed, find_preset, plain_value
 
 IMAGES_PER_CLASS = 400
 """The pointing game's subset: the first images of each class (§4)."""
@@ -54,7 +54,9 @@ class BenchmarkSettings:
     steps: int = 50
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "methods", tuple(self.methods))
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, plain_value(getattr(self, item.name)))
+        object.__setattr__(self, "methods", tuple(map(plain_value, self.methods)))
         object.__setattr__(self, "seed", check_seed(self.seed))
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods: expected each once, got {', '.join(self.methods)}")

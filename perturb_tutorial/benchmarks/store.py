@@ -4,29 +4,39 @@
     DIR/records.parquet/part-00000012.parquet  the rows of batch 12
 
 A file that exists is complete, so nothing is lost, half written or computed twice: a process that is killed leaves at
-most a temporary file, whose name begins with a dot and which pandas does not read.
+most a temporary file, whose name begins with a dot and which pandas does not read. A part that is damaged or has rows
+of another plan is set aside as ``_damaged-part-….parquet``, which pandas does not read either, and its batch is done
+again. Settings and summary are files of module ``sealed``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from perturb_tutorial._words import counted
+from perturb_tutorial.benchmarks.parts import DamagedPart, packed, unpacked
 from perturb_tutorial.files import whole_file
-from perturb_tutorial.reading import open_lock, read_json
+from perturb_tutorial.reading import open_lock
+from perturb_tutorial.sealed import MARKS, flush, lock, marked, read_own, write_own
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PREFIX, SUFFIX = "part-", ".parquet"
 RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.json", ".lock"
-JSON_MEGABYTES = 100
-"""Of a run's settings and summary, which lists what was left out."""
+KEYS = ("image_id", "category_id", "method")
+"""Columns that no two records of a run have in common."""
+Key = tuple[int | str, int, str]
+"""Their values in one record."""
+
+_SETTINGS_KEYS = {"benchmark", "methods", "network", "data"}
+_SUMMARY_KEYS = {"benchmark", "about", "records", "figures"}
+"""Of files from before these were marked as the program's own."""
 
 
 class BenchmarkError(RuntimeError):
@@ -49,19 +59,36 @@ def parquet() -> tuple[Any, Any]:
 def read_records(folder: str | Path) -> pd.DataFrame:
     """The records under ``folder`` (a run's output, or its records.parquet), one row an image, class and method."""
     parquet()
-    import pandas as pd
-
     path = Path(folder)
     path = path if path.name.endswith(SUFFIX) else path / RECORDS
     if path.is_dir():
         part_numbers(path)
+        files = sorted(path.glob(f"{PREFIX}*{SUFFIX}"))
+    else:
+        files = [path]
+    if not files:
+        raise BenchmarkError(f"{path} has no records; start the run's command again")
+    return _together([_part(file) for file in files], path)
+
+
+def _part(path: Path, *, signed: bool = False) -> Any:
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        return unpacked(path, signed=signed)
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be read ({error.strerror or error})") from error
+    except DamagedPart as error:
         raise BenchmarkError(
-            f"{path} cannot be read ({reason}); delete the file named and start again"
+            f"{path} is damaged: {error}; start the run's command again, which does its records again"
         ) from error
+
+
+def _together(tables: Sequence[Any], path: Path) -> pd.DataFrame:
+    arrow, _ = parquet()
+    try:
+        frame: pd.DataFrame = arrow.concat_tables(tables).to_pandas()
+    except ValueError as error:
+        raise BenchmarkError(f"{path} has parts of different columns; are they of one run?") from error
+    return frame
 
 
 def part_numbers(folder: Path) -> set[int]:
@@ -87,7 +114,7 @@ class Store:
 
     def __init__(self, folder: Path, columns: Mapping[str, str]) -> None:
         self.folder = folder
-        self._arrow, self._parquet = parquet()
+        self._arrow, _ = parquet()
         self._schema = self._arrow.schema(
             [(name, _type(self._arrow, kind)) for name, kind in columns.items()]
         )
@@ -104,31 +131,61 @@ class Store:
         """Numbers of the batches that are finished."""
         return part_numbers(self.folder)
 
+    def check(self, expected: Callable[[int], Sequence[Key]]) -> list[str]:
+        """Sets aside each part that is damaged, or has other rows than ``expected`` of its number; a line for each.
+
+        ``expected`` gives the keys of a batch's rows in their order. Errors: ``BenchmarkError`` where a part cannot be
+        read or renamed.
+        """
+        lines = []
+        for number in sorted(self.done()):
+            path = self._path(number)
+            try:
+                wrong = self._wrong(unpacked(path, signed=True), expected(number))
+            except OSError as error:
+                raise BenchmarkError(f"{path} cannot be read ({error.strerror or error})") from error
+            except DamagedPart as error:
+                wrong = str(error)
+            if wrong is not None:
+                aside = path.with_name(f"_damaged-{path.name}")
+                try:
+                    path.replace(aside)
+                except OSError as error:
+                    raise unwritable(self.folder, error) from error
+                again = counted(len(expected(number)), "record")
+                lines.append(f"{path} is damaged: {wrong}; it is {aside.name} now, {again} of it done again")
+        return lines
+
+    def _wrong(self, table: Any, expected: Sequence[Key]) -> str | None:
+        if table.schema != self._schema:
+            return "it has other columns than this run"
+        columns = (table[name].to_pylist() for name in KEYS)
+        return None if list(zip(*columns, strict=True)) == list(expected) else "its rows are not of this run"
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{PREFIX}{number:08d}{SUFFIX}"
+
     def append(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the rows of batch ``number``; they are on the disk when this returns."""
-        table = self._arrow.Table.from_pylist([dict(row) for row in rows], schema=self._schema)
+        content = packed(rows, self._schema)
         try:
-            with whole_file(self.folder / f"{PREFIX}{number:08d}{SUFFIX}") as file:
-                self._parquet.write_table(table, file)
-                _flush(file)
+            with whole_file(self._path(number)) as file:
+                file.write(content)
+                flush(file)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
     def read(self) -> pd.DataFrame:
         """All rows, ordered by image, class and method."""
-        frame = read_records(self.folder)
-        return frame.sort_values(["image_id", "category_id", "method"], kind="stable", ignore_index=True)
+        tables = [_part(self._path(number), signed=True) for number in sorted(self.done())]
+        frame = _together(tables or [self._schema.empty_table()], self.folder)
+        return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
 def _type(arrow: Any, kind: str) -> Any:
     inner = kind.removeprefix("list ")
     alias = arrow.type_for_alias(inner)
     return arrow.list_(alias) if kind != inner else alias
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def unwritable(path: Path, error: OSError) -> BenchmarkError:
@@ -139,13 +196,10 @@ def unwritable(path: Path, error: OSError) -> BenchmarkError:
     )
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` to ``path``, whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes ``content`` to ``path`` with its checksum, whole or not at all."""
     try:
-        with whole_file(path) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))  # a folder's name may be no UTF-8
-            _flush(file)
+        write_own(path, content)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -168,35 +222,49 @@ def claim(folder: Path) -> IO[bytes]:
         file = open_lock(folder / LOCK)
     except OSError as error:
         raise unwritable(folder, error) from error
-    with suppress(ImportError):  # not on Windows, where two runs at once are not noticed
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise BenchmarkError(
-                f"{folder} is in use by another run; wait for it or give another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+    if not lock(file.fileno()):
+        file.close()
+        raise BenchmarkError(f"{folder} is in use by another run; wait for it or give another folder")
     return file
+
+
+def check_own(folder: Path) -> None:
+    """``ValueError`` where ``folder`` holds settings, a summary or records that are somebody else's, or damaged."""
+    for name, keys in ((SETTINGS, _SETTINGS_KEYS), (SUMMARY, _SUMMARY_KEYS)):
+        with suppress(FileNotFoundError):
+            _read_own(folder / name, keys)
+    if not (folder / SETTINGS).exists():
+        for name in (SUMMARY, RECORDS):
+            if os.path.lexists(folder / name):
+                raise ValueError(f"output: {folder} holds {name} without {SETTINGS}; give another folder")
+
+
+def _read_own(path: Path, keys: set[str]) -> Any:
+    try:
+        return read_own(path, lambda content: isinstance(content, dict) and content.keys() >= keys)
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"output: {error}; give another folder") from error
 
 
 def agree(path: Path, settings: Mapping[str, Any]) -> None:
     """Writes ``settings`` to ``path``, or compares them with what is there: ``ValueError`` names what differs."""
-    wanted = plain(settings)
-    if not path.exists():
+    wanted = plain(marked(settings))
+    try:
+        present = _read_own(path, _SETTINGS_KEYS)
+    except FileNotFoundError:
         write_json(path, wanted)
         return
-    try:
-        present = read_json(path, JSON_MEGABYTES, depth=100)
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path} cannot be read ({error}); give another folder") from error
-    if differences := different_settings(present, wanted):
+    if differences := different_settings(compared(present), compared(wanted)):
         raise ValueError(
             f"output: {path.parent} has records of other settings ({differences}); give another folder"
         )
+
+
+def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` and the package's version, without the other marks of the file."""
+    return {key: value for key, value in settings.items() if key == "version" or key not in MARKS}
 
 
 def different_settings(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -1,5 +1,8 @@
 """Figures with their intervals, and the paired differences between methods, from the same resamples.
 
+What the data cannot carry is left out, None, with the ``reason`` beside it: an interval of fewer than ``LEAST_IMAGES``
+images, any figure without a row.
+
 A resample gives each image a weight (:mod:`perturb_tutorial.metrics.intervals`); one seed gives the same weights to
 every method, so the difference of two methods' statistics in each resample is the paired difference's statistic.
 """
@@ -18,6 +21,9 @@ from perturb_tutorial.metrics.intervals import LEVEL, Statistic, class_mean_of, 
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEAST_IMAGES = 2
+"""An interval needs this many: every resample of one image is this image."""
 
 MakeStatistic = Callable[[str, Bool], Statistic]
 """From a method and a choice of rows (bool) to its statistic of the weights of those rows."""
@@ -129,11 +135,25 @@ def _draw(statistics: Mapping[str, Statistic], images: Any, seed: int) -> dict[s
 
 def _interval(drawn: tuple[float, Float], images: Any) -> dict[str, Any]:
     estimate, resamples = drawn
+    counts: dict[str, Any] = {"rows": len(images), "images": len(np.unique(images))}
+    if not counts["images"]:
+        return without("nothing to measure", **counts)
+    if counts["images"] < LEAST_IMAGES:
+        return without(f"no interval: it needs {LEAST_IMAGES} images", **counts) | {"estimate": estimate}
     finite = resamples[np.isfinite(resamples)]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(finite, [tail, 1 - tail]) if finite.size else (np.nan, np.nan)
-    counts = {"rows": len(images), "images": len(np.unique(images))}
     return {"estimate": estimate, "low": float(low), "high": float(high), **counts}
+
+
+def without(reason: str, *, rows: int, images: int) -> dict[str, Any]:
+    """The numbers of a figure that is left out, with the ``reason``; ``rows`` of ``images`` it would have been of."""
+    return {
+        **dict.fromkeys(("estimate", "low", "high"), np.nan),
+        "rows": rows,
+        "images": images,
+        "reason": reason,
+    }
 
 
 def wide(records: pd.DataFrame, column: str) -> dict[str, Float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.cli import options
 from perturb_tutorial.cli.options import DONE, MISTAKE, PATH, TEXT, changed, load, say
 from perturb_tutorial.settings import MaskSettings
@@ -71,12 +72,13 @@ def grid_pointing_game(**values: Any) -> int:
 @click.option(
     "--held-out-share",
     type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of the images on which α* is searched.",
+    metavar="X",
+    help="Share of the images on which α* is searched.  [default: 0.1; samples: 0.5]",
 )
 def localization(**values: Any) -> int:
     """Does the box around the map's high part fit the object? (§5)"""
+    if values["held_out_share"] is None:
+        values["held_out_share"] = 0.5 if values["data"] == "samples" else 0.1
     return _run("localization", **values)
 
 
@@ -197,33 +199,44 @@ def _mistakes() -> Iterator[None]:
 
 def _print_outcome(outcome: Outcome) -> None:
     """Prints the figures, the numbers of bad images and unusable maps, and the path of summary.json."""
+    from perturb_tutorial.benchmarks.registry import find_benchmark
+
     summary = outcome.summary
+    for line in outcome.repaired:
+        click.echo(line, err=True)
     for figure in summary["figures"][:SHOWN]:
         say(_line(figure))
     if len(summary["figures"]) > SHOWN:
         say(f"… and {len(summary['figures']) - SHOWN} more")
     records = summary["records"]
     if records["bad_images"]:
-        say(f"{records['bad_images']} bad images are in no figure:", err=True)
+        bad = counted(records["bad_images"], "bad image is", "bad images are")
+        say(f"{bad} in no figure:", err=True)
         for problem in records["problems"]:
             say(f"  {problem}", err=True)
     if records["set_aside"]:
         say(
-            f"{records['set_aside']} records of these images, from another start of the run, are set aside; "
+            f"{counted(records['set_aside'], 'record')} of these images, from another start of the run, set aside; "
             "a new folder measures all methods on them as they are now",
             err=True,
         )
     for method, count in records["unusable_maps"].items():
-        say(f"{method}: {count} maps are zero everywhere or not finite", err=True)
-    say(
-        f"{records['finished']} records, {outcome.computed} of them new; all figures: {outcome.folder / 'summary.json'}"
-    )
+        maps = counted(count, "map is", "maps are")
+        say(f"{method}: {maps} zero everywhere or not finite", err=True)
+    first = find_benchmark(summary["benchmark"]).first_step()
+    if first is not None:
+        before = counted(summary[first.name]["records"]["finished"], "record")
+        say(f"{first.name}: {before}, {outcome.computed_before:,} of them new")
+    finished = counted(records["finished"], "record")
+    say(f"{finished}, {outcome.computed:,} of them new; all figures: {outcome.folder / 'summary.json'}")
 
 
 def _line(figure: dict[str, Any]) -> str:
-    numbers = ("estimate", "low", "high", "rows", "images")
+    numbers = ("estimate", "low", "high", "rows", "images", "reason")
     about = [f"{key} {value}" for key, value in figure.items() if key not in (*numbers, "name", "method")]
     title = f"{figure['name']} ({', '.join(about)})" if about else figure["name"]
     estimate, low, high = ("–" if figure[key] is None else f"{figure[key]:.4f}" for key in numbers[:3])
     span = f"{estimate} [{low}, {high}]"
-    return f"{title:<64} {figure['method']:<32} {span}  {figure['rows']} of {figure['images']} images"
+    of = f"{counted(figure['rows'], 'row')} of {counted(figure['images'], 'image')}"
+    reason = f"  ({figure['reason']})" if "reason" in figure else ""
+    return f"{title:<64} {figure['method']:<32} {span}  {of}{reason}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.cli import options
 from perturb_tutorial.cli.options import (
     BAR,
@@ -48,7 +49,7 @@ def gallery(
     """Every photograph of a folder, all of one class, with its mask, the class's probability and C or I."""
     from tqdm import tqdm
 
-    from perturb_tutorial.study.gallery import image_files, learn_gallery, save_png
+    from perturb_tutorial.study.gallery import check_replaceable, image_files, learn_gallery, save_png
 
     if output.suffix.lower() != ".png" or output.is_dir():
         raise click.ClickException(f"--output: expected a file FILE.png, got {output}")
@@ -56,6 +57,8 @@ def gallery(
         paths = image_files(folder)
     if os.path.realpath(output) in {os.path.realpath(path) for path in paths}:
         raise click.ClickException(f"--output: {output} is one of the photographs; give another name")
+    with mistake("--output"):
+        check_replaceable(output)
     prepare(output.parent)
     network = load(network_name, weights, device)
     presets = list(PRESETS) if preset == "both" else [preset]
@@ -73,5 +76,5 @@ def gallery(
             save_png(result.figure(), output)
         except OSError as error:
             raise unwritable(output, error, "another place") from error
-        say(f"{output}  {len(result)} photographs, {sum(result.correct)} correct")
+        say(f"{output}  {counted(len(result), 'photograph')}, {sum(result.correct)} correct")
     return MISTAKE if result.errors else DONE

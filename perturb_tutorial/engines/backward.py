@@ -213,7 +213,7 @@ def _upsampling_backward(forward: Any) -> Callable[..., Tensor]:
         scales = [*options[len(corners) :], None, None][:2]  # the tracer leaves None at the end out
         matrices = []
         for places, size, scale in zip(output_size, input_size[2:], scales, strict=True):
-            units = torch.eye(size, dtype=torch.float32).view(1, size, size, 1)
+            units = torch.eye(size, dtype=torch.float32, device="cpu").view(1, size, size, 1)
             matrices.append(forward(units, [places, 1], *corners, scale, None)[0, :, :, 0])
         result: Tensor = matrices[0] @ gradient @ matrices[1].T
         return result

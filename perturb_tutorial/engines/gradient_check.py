@@ -71,12 +71,12 @@ def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: 
     for seed in range(IMAGES):
         mask, image, background = _example(network, settings, seed)
         probabilities = reference(
-            mask, image, background, torch.zeros(1, network.class_count, dtype=torch.float32)
+            mask, image, background, torch.zeros(1, network.class_count, dtype=torch.float32, device="cpu")
         )[2]
         # The second-best class: its score is at most 1/2, and the gradient of a score near 1 is a small difference
         # of large numbers. Its weight makes 1 of that score, for the smallest numbers would be flushed to 0.
         score, second = (values[0, 1] for values in probabilities.topk(2))
-        weights = torch.zeros(1, network.class_count, dtype=torch.float32)
+        weights = torch.zeros(1, network.class_count, dtype=torch.float32, device="cpu")
         weights[0, second] = 1 / score
         if not torch.isfinite(weights).all():
             continue
@@ -85,9 +85,9 @@ def engine_fault(run: Run, network: Network, settings: MaskSettings, *, kinked: 
         off = _distances(run(*inputs), expected)
         bounds = [SCORE_BOUND, KINKED_BOUND if kinked else SMOOTH_BOUND]
         if not _within(off, bounds):
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator(device="cpu").manual_seed(seed)
             for _ in range(2):
-                noise = torch.randn(image.shape, generator=generator, dtype=torch.float32)
+                noise = torch.randn(image.shape, generator=generator, dtype=torch.float32, device="cpu")
                 nudged = image * (1 + NUDGE * noise)
                 own = _distances(reference(mask, nudged, background, weights)[:2], expected)
                 bounds = [max(b, min(OWN_FACTOR * o, LAST_BOUND)) for b, o in zip(bounds, own, strict=True)]
@@ -112,16 +112,19 @@ def _within(distances: list[float], bounds: list[float]) -> bool:
 
 def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """A mask, an image with something at every scale, as photographs have, and the image blurred."""
-    shape, channels, generator = network.input_shape, network.channels, torch.Generator().manual_seed(seed)
-    image = torch.full((1, channels, *shape), 0.5, dtype=torch.float32)
+    shape, channels = network.input_shape, network.channels
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    image = torch.full((1, channels, *shape), 0.5, dtype=torch.float32, device="cpu")
     side = 4
     while side <= min(shape):
-        octave = torch.rand(1, channels, side, side, generator=generator, dtype=torch.float32) - 0.5
+        octave = (
+            torch.rand(1, channels, side, side, generator=generator, dtype=torch.float32, device="cpu") - 0.5
+        )
         image += 0.4 * torch.nn.functional.interpolate(octave, size=shape, mode="bicubic")
         side *= 2
     image = image.clamp(0, 1)
     cells = settings.grid_shape(network.input_size)
-    mask = torch.rand(1, 1, *cells, generator=generator, dtype=torch.float32)
+    mask = torch.rand(1, 1, *cells, generator=generator, dtype=torch.float32, device="cpu")
     return mask, image, fully_perturbed(image, "blur", color=network.mean_color)
 
 

@@ -129,7 +129,9 @@ def joint_function(
     """The joint function by automatic differentiation, on the CPU: what the graph is recorded from."""
     size = network.input_size
     sigma = settings.lengths(size).mask_sigma
-    rows, columns = upsampling_matrices(size, settings.grid_shape(size), sigma, torch.empty(0))
+    rows, columns = upsampling_matrices(
+        size, settings.grid_shape(size), sigma, torch.empty(0, dtype=torch.float32, device="cpu")
+    )
     # Contiguous weights: a file has no memory layout, and a conversion would stay in the graph.
     module = copy.deepcopy(network.to("cpu").folded).float()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # no such form in torch's stub
@@ -165,7 +167,7 @@ def joint_model(graph: fx.GraphModule, name: str) -> Any:
             warnings.simplefilter("ignore")  # of the exporter's own use of old names
             program = torch.onnx.export(
                 graph,
-                tuple(torch.zeros(value.shape, dtype=value.dtype) for value in example),
+                tuple(torch.zeros(value.shape, dtype=value.dtype, device="cpu") for value in example),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(INPUTS),
@@ -228,12 +230,12 @@ def with_half_weights(network: Network) -> Network:
 def _example(network: Network, settings: MaskSettings, count: int) -> tuple[Tensor, ...]:
     cells = settings.grid_shape(network.input_size)
     pixels = (network.channels, *network.input_shape)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     mask, image, background = (
-        torch.rand(count, *shape, generator=generator, dtype=torch.float32)
+        torch.rand(count, *shape, generator=generator, dtype=torch.float32, device="cpu")
         for shape in ((1, *cells), pixels, pixels)
     )
-    return mask, image, background, torch.zeros(count, network.class_count, dtype=torch.float32)
+    return mask, image, background, torch.zeros(count, network.class_count, dtype=torch.float32, device="cpu")
 
 
 def _halve(model: Any, upsampling: Sequence[set[int]]) -> None:

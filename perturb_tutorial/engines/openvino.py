@@ -113,7 +113,7 @@ def _requests(compiled: Any, count: int) -> list[Any]:
 def _run(requests: list[Any], inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Scores and gradients of N rows of ``INPUTS``; as many rows run at once as there are requests."""
     grid = inputs[0]
-    score, gradient = torch.empty(len(grid), dtype=torch.float32), torch.empty_like(grid)
+    score, gradient = torch.empty(len(grid), dtype=torch.float32, device="cpu"), torch.empty_like(grid)
     for start in range(0, len(grid), len(requests)):
         rows = range(start, min(start + len(requests), len(grid)))
         for request, row in zip(requests, rows, strict=False):

@@ -123,10 +123,12 @@ def check_function_of_the_image(
 
 def other_images(channels: int, shape: tuple[int, int]) -> Tensor:
     """Two images 2×C×H×W, unlike each other and unlike gray: blocks of noise, and a dark ramp."""
-    generator = torch.Generator().manual_seed(1)
-    blocks = torch.rand(1, channels, *(side // 4 for side in shape), generator=generator, dtype=torch.float32)
+    generator = torch.Generator(device="cpu").manual_seed(1)
+    blocks = torch.rand(
+        1, channels, *(side // 4 for side in shape), generator=generator, dtype=torch.float32, device="cpu"
+    )
     noise = nn.functional.interpolate(blocks, size=shape)
-    dark = torch.linspace(0.05, 0.2, shape[1], dtype=torch.float32).expand(1, channels, *shape)
+    dark = torch.linspace(0.05, 0.2, shape[1], dtype=torch.float32, device="cpu").expand(1, channels, *shape)
     return torch.cat([noise, dark])
 
 
@@ -193,7 +195,9 @@ def _is_scaled(module: nn.Module, example: Tensor, alone: Tensor, moved: float) 
     """Whether logits that differ by ``moved`` in a batch do so by more than rounding, which the module may magnify."""
     if moved <= max(OTHER_SHAPE_TOLERANCE, 4 * _tolerance(module, alone)):
         return False
-    signs = torch.randint(0, 2, example.shape, generator=torch.Generator().manual_seed(2)).to(example)
+    signs = torch.randint(
+        0, 2, example.shape, generator=torch.Generator(device="cpu").manual_seed(2), device="cpu"
+    ).to(example)
     nearly = example * (1 + max(DIGIT, torch.finfo(example.dtype).eps) * signs)
     return moved > MAGNIFIED * _moved(alone, as_logits(module(nearly)))
 

@@ -67,7 +67,9 @@ def responds(network: Network, layer: str, runs: int, where: Callable[[Tensor], 
     """
 
     def change(output: Tensor) -> Tensor:
-        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+        noise = torch.randn(
+            output.shape, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu"
+        ).to(output)
         return output + noise * output.abs().max().clamp(min=1) * where(output)
 
     image = example_image(network)
@@ -128,7 +130,9 @@ def _with_gradient(network: Network) -> frozenset[str]:
             stack.enter_context(replacing(network.module, name, watching(name), form.runs))
         image = example_image(network).requires_grad_()
         logits = network.unfolded_logits(image)
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+    weights = torch.randn(
+        logits.shape, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu"
+    ).to(logits)
     torch.autograd.grad(logits, image, weights)
     return frozenset(reached)
 

@@ -98,8 +98,10 @@ def later_tokens(network: Network, layer: str, *, maps: bool) -> tuple[int, ...]
 
 def example_image(network: Network) -> Tensor:
     """A gray image with a little noise, 1×3×H×W: a flat one would leave whole layers without a signal."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(1, network.channels, *_sides(network), generator=generator, dtype=torch.float32)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    noise = torch.rand(
+        1, network.channels, *_sides(network), generator=generator, dtype=torch.float32, device="cpu"
+    )
     return (0.3 + 0.4 * noise).to(network.device)
 
 

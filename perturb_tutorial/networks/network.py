@@ -189,7 +189,7 @@ class Network:
     @property
     def mean_color(self) -> Tensor:
         """The C values in [0, 1] that the normalization maps to 0."""
-        return torch.tensor(self.mean, dtype=torch.float32)
+        return torch.tensor(self.mean, dtype=torch.float32, device="cpu")
 
     def normalize(self, images: Tensor) -> Tensor:
         """The input of ``module``: (x − mean) / std for pixels N×C×H×W."""
@@ -214,7 +214,8 @@ class Network:
     def _example(self) -> Tensor:
         shape = (1, self.channels, *self.input_shape)
         gray = torch.full(shape, 0.5, dtype=torch.float32, device=self.device)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        seeded = torch.Generator(device="cpu").manual_seed(0)
+        noise = torch.randn(shape, generator=seeded, dtype=torch.float32, device="cpu")
         return self.normalize(gray) + 0.1 * noise.to(self.device)
 
     def _inputs(self, images: Tensor) -> Tensor:

@@ -32,14 +32,16 @@ LEAST_CONTRAST = 0.01
 """Below it a quadrant's change is 4% larger in its own quadrant than in the opposite one (e^(4 · 0.01)), or less."""
 _LEAST_SHARE = 0.02
 """E below this share of the largest counts as this share: how close to 0 it is says nothing about position."""
-_SIGNS = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=torch.float64)
+_SIGNS = torch.tensor(
+    [[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=torch.float64, device="cpu"
+)
 """1, y, x and xy at the quadrants top left, top right, bottom left, bottom right."""
 
 
 def quadrant_images(sides: tuple[int, int], round_: int, channels: int = 3) -> Tensor:
     """x and the four x_q, 5×C×H×W; each round has other noise."""
-    generator = torch.Generator().manual_seed(round_)
-    noise = torch.rand(5, channels, *sides, generator=generator, dtype=torch.float32)
+    generator = torch.Generator(device="cpu").manual_seed(round_)
+    noise = torch.rand(5, channels, *sides, generator=generator, dtype=torch.float32, device="cpu")
     images = noise[:1].repeat(5, 1, 1, 1)
     for number, (rows, columns) in enumerate(_quadrants(*sides), start=1):
         images[number, :, rows, columns] = noise[number, :, rows, columns]
@@ -94,9 +96,9 @@ def contrast_of(rounds: Sequence[Tensor]) -> Contrast:
         0
     )
     contrasts = _SIGNS @ logs @ _SIGNS.T / 16
-    mixed = contrasts[1:, 1:][~torch.eye(3, dtype=torch.bool)]
+    mixed = contrasts[1:, 1:][~torch.eye(3, dtype=torch.bool, device="cpu")]
     centered = logs - logs.mean(0) - logs.mean(1, keepdim=True)
-    own = all(torch.equal(centered.argmax(axis), torch.arange(4)) for axis in (0, 1))
+    own = all(torch.equal(centered.argmax(axis), torch.arange(4, device="cpu")) for axis in (0, 1))
     return Contrast(float(contrasts.diagonal()[1:3].min()), float(mixed.square().mean().sqrt()), own)
 
 

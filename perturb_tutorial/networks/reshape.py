@@ -58,11 +58,12 @@ def check_selects(reshape: Reshape, output: Tensor) -> Tensor:
     Raises:
         ValueError: if it does not, and as :func:`reshaped`.
     """
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(output.shape, generator=generator).to(output)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    probe = torch.randn(output.shape, generator=generator, device="cpu").to(output)
     result = reshaped(reshape, probe.requires_grad_(), 1).detach()
     probe = probe.detach()
-    ones, values = torch.ones_like(result), torch.randn(result.shape, generator=generator).to(result)
+    ones = torch.ones_like(result)
+    values = torch.randn(result.shape, generator=generator, device="cpu").to(result)
     taken = _adjoint(reshape, probe, ones)
     pairs = (
         (taken, _adjoint(reshape, -probe, ones)),

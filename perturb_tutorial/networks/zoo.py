@@ -130,7 +130,7 @@ def load_network(
     entry = _entry(name)
     check_not_forked()
     state = _read_state(Path(weights), name) if weights is not None else _find_state(name, entry)
-    with torch.random.fork_rng(devices=[]):  # its first weights are random, and replaced
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are random, and replaced
         module = entry.build()
     where = weights if weights is not None else "the weights found"
     if name == "googlenet":
@@ -147,7 +147,7 @@ def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "au
     """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing."""
     entry, seed = _entry(name), check_seed(seed)
     check_not_forked()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         module = entry.build()
         for layer in module.modules():

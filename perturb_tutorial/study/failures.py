@@ -130,7 +130,7 @@ def log_odds(network: Network, images: Tensor, targets: Any) -> Tensor:
     with torch.inference_mode():
         parts = [network.logits(part).cpu().double() for part in torch.split(images, 8)]
     if not parts:
-        return torch.empty(0, dtype=torch.float64)
+        return torch.empty(0, dtype=torch.float64, device="cpu")
     logits = torch.cat(parts)
     return logits.masked_fill(~inside, -torch.inf).logsumexp(1) - logits.masked_fill(
         inside, -torch.inf

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from perturb_tutorial._outside import check_whole, printable_errors
@@ -27,7 +29,9 @@ from perturb_tutorial.images import load_images
 from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.plotting import HEAT_COLORMAP, as_picture, bare, overlay
+from perturb_tutorial.reading import open_regular
 from perturb_tutorial.results import Masks
+from perturb_tutorial.sealed import PROGRAM
 from perturb_tutorial.settings import PRESETS, MaskSettings, check_seed, find_preset
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -37,6 +41,8 @@ COLUMNS = 10
 """Photographs in a row; five rows of them are the paper's 50."""
 MAX_PIXELS = 40_000_000
 """A sheet that would have more is written at a lower resolution."""
+MAX_MEGABYTES = 1_000
+"""Of a PNG file that may be a sheet."""
 
 _IMAGES_AT_ONCE = 16
 _TILE = 160  # px of one photograph on the sheet
@@ -60,7 +66,7 @@ class Gallery:
     target: int
     label: str
     names: list[str] = field(default_factory=list)
-    pictures: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8))
+    pictures: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8, device="cpu"))
     probability: list[float] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     masks: dict[str, Masks] = field(default_factory=dict)
@@ -269,6 +275,20 @@ def save_png(figure: Figure, path: str | Path, *, dpi: float = 160) -> None:
     """
     width, height = figure.get_size_inches()
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=min(dpi, math.sqrt(MAX_PIXELS / (width * height))))
+    dpi = min(dpi, math.sqrt(MAX_PIXELS / (width * height)))
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": PROGRAM})
     with whole_file(path) as file:
         file.write(content.getvalue())
+
+
+def check_replaceable(path: Path) -> None:
+    """``ValueError`` where something is at ``path`` that :func:`save_png` did not write."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with open_regular(path, MAX_MEGABYTES) as file, Image.open(file, formats=("PNG",)) as picture:
+            own = picture.info.get("Software") == PROGRAM
+    except Exception:  # whatever Pillow raises for a file that is no PNG
+        own = False
+    if not own:
+        raise ValueError(f"output: {path} is there, and {PROGRAM} did not write it; give another name")

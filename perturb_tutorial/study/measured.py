@@ -22,6 +22,7 @@ from perturb_tutorial.metrics.intervals import Interval
 
 FOLDER = "measured"
 _NUMBERS = ("estimate", "low", "high", "rows", "images")
+_NO_LABELS = (*_NUMBERS, "reason")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Measured:
         labels: dict[str, dict[str, None]] = {}
         for row in near:
             for key, value in row.items():
-                if key not in _NUMBERS:
+                if key not in _NO_LABELS:
                     labels.setdefault(key, {})[str(value)] = None
         present = "; ".join(f"{key}: {', '.join(values)}" for key, values in labels.items())
         raise ValueError(

@@ -59,6 +59,7 @@ def test_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untype
     data = write_coco(tmp_path, 4, [(1, LEFT), (2, RIGHT)])
     outcome = run_benchmark("pointing-game", data, tiny_network(), tmp_path / "out", settings("corner"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary.pop("checksum")
     assert summary == outcome.summary
     both = {"subset": "all", "maximum": "mean"}
     found = figure(summary, name="precision", method="corner", **both)
@@ -250,7 +251,7 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     fake_method(monkeypatch, "half", half)
     fake_method(monkeypatch, "corner", corner_map)
     data = write_coco(tmp_path, 10, [(1, (0.0, 0.0, WIDTH / 2, float(HEIGHT)))])
-    asked = settings("half", "corner", held_out_share=0.3)
+    asked = settings("half", "corner", held_out_share=0.5)
     summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
     frame = records_of(tmp_path / "out").query("method == 'half'")
     assert set(frame["right_value"]) == {"1" * 20}
@@ -258,7 +259,7 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     # is the whole image again, with an IoU of ½.
     assert set(frame["right_mean"]) == {"1" * 21}
     found = figure(summary, name="error", threshold="value", method="half")
-    assert (found["estimate"], found["alpha"], found["rows"], found["held_out_rows"]) == (0, 0.0, 7, 3)
+    assert (found["estimate"], found["alpha"], found["rows"], found["held_out_rows"]) == (0, 0.0, 5, 5)
     # The corner's 3×3 of 32×32 never fits, but at α = 0 the whole image does.
     corner = records_of(tmp_path / "out").query("method == 'corner'")
     assert set(corner["right_value"]) == {"1" + "0" * 19}
@@ -267,7 +268,7 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     whole = records_of(tmp_path / "out").query("method == 'whole_image'")
     assert set(whole["right_value"]) == {"1" * 20}
     assert set(whole["right_mean"]) == {"1" * 21}
-    assert difference(summary, threshold="mean", method="half", minus="whole_image")["rows"] == 7
+    assert difference(summary, threshold="mean", method="half", minus="whole_image")["rows"] == 5
     # The curves are of all ten images, held out or not.
     (curve,) = [c for c in summary["curves"] if (c["method"], c["threshold"]) == ("corner", "value")]
     assert (curve["rows"], curve["errors"]) == (10, [0.0] + [1.0] * 19)
@@ -276,10 +277,29 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
 
 def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     # One row less than half of the image.
-    data = write_coco(tmp_path, 2, [(1, (0.0, 0.0, float(WIDTH), HEIGHT / 2 - 1))])
+    data = write_coco(tmp_path, 10, [(1, (0.0, 0.0, float(WIDTH), HEIGHT / 2 - 1))])
     asked = settings("whole_image", held_out_share=0.5)
     summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
     assert figure(summary, name="error", threshold="value", method="whole_image")["estimate"] == 1
+
+
+def test_what_too_few_images_cannot_carry_is_left_out_with_the_reason(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    data = write_coco(tmp_path, 9, [(1, (0.0, 0.0, WIDTH / 2, float(HEIGHT)))])
+    asked = settings("gradient", held_out_share=0.5)  # 4 of 9 images
+    summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
+    assert len(summary["figures"]) == 3 * 2  # thresholds by methods
+    for row in summary["figures"]:
+        assert (row["estimate"], row["low"], row["high"], row["images"]) == (None, None, None, 5)
+        assert row["reason"].startswith("no α*: 4 held-out images, and the search needs 5; ")
+    assert summary["differences"] == []
+    assert len(summary["curves"]) == 3 * 2
+    # One image: its own mean, and no interval of the one resample that there is.
+    limited = asked.replace(limit=1)
+    summary = run_benchmark("faithfulness", data, tiny_network(), tmp_path / "one", limited).summary
+    for row in summary["figures"]:
+        assert (row["low"], row["high"], row["images"]) == (None, None, 1)
+        assert row["estimate"] is not None
+        assert row["reason"] == "no interval: it needs 2 images"
 
 
 @pytest.mark.parametrize(("peak", "right"), [(2, True), (1, False)])

@@ -50,7 +50,7 @@ def find(place: str, benchmark: str) -> BenchmarkData:
 @pytest.mark.parametrize(("name", "place"), CASES)
 def test_a_limited_number_of_images(name: str, place: str, lite0: pt.Network, tmp_path: Path) -> None:
     data = find(place, name)
-    limit = 24 if name == "grid-pointing-game" else 6
+    limit = {"grid-pointing-game": 24, "localization": 12}.get(name, 6)
     settings = BenchmarkSettings(methods=FAST, limit=limit, minimum_images=0, steps=4, held_out_share=0.5)
     summary = run_benchmark(name, data, lite0, tmp_path, settings).summary
     frame = records_of(tmp_path)

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 from benchmark_cases import records_of, tiny_network, write_coco
 
+import perturb_tutorial as pt
 from perturb_tutorial.benchmarks import BenchmarkError, BenchmarkSettings, read_records, run_benchmark
 from perturb_tutorial.benchmarks.store import Store, agree, claim
 from perturb_tutorial.benchmarks.worker import Worker
+from perturb_tutorial.sealed import MARKS
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
 
@@ -98,21 +100,27 @@ def test_other_settings_in_the_same_folder_are_refused_with_what_differs(tmp_pat
 
 def test_a_broken_settings_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"seed": ')
-    with pytest.raises(BenchmarkError, match=r"settings\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"settings\.json cannot be read"):
         agree(tmp_path / "settings.json", {"seed": 0})
 
 
-def test_a_broken_part_is_one_line_that_names_it(tmp_path: Path) -> None:
+def test_a_broken_part_is_named_and_only_its_records_are_done_again(tmp_path: Path) -> None:
     data, network = write_coco(tmp_path, 2, [(1, BOX)]), tiny_network()
     settings = BenchmarkSettings(methods=("gradient",), batch_size=2)
     run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
     part = tmp_path / "out" / "records.parquet" / "part-00000001.parquet"
     part.write_bytes(part.read_bytes()[:200])
-    with pytest.raises(BenchmarkError, match=r"part-00000001.*delete the file named") as caught:
-        run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    with pytest.raises(BenchmarkError, match=r"part-00000001.*does its records again") as caught:
+        read_records(tmp_path / "out")
     assert "\n" not in str(caught.value)
-    part.unlink()
-    assert run_benchmark("pointing-game", data, network, tmp_path / "out", settings).computed == 2
+    again = run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    assert again.computed == 2
+    (line,) = again.repaired
+    assert re.search(
+        r"part-00000001.* is damaged: .*it is _damaged-part-00000001.parquet now, 2 records", line
+    )
+    assert "\n" not in line
+    assert len(read_records(tmp_path / "out")) == len(pd.read_parquet(part.parent)) == 4
 
 
 def test_a_copy_of_a_part_is_one_line_that_names_it(tmp_path: Path) -> None:
@@ -188,3 +196,55 @@ def test_settings_file_is_what_the_run_had(tmp_path: Path) -> None:
     assert content["seed"] == 5
     assert content["methods"] == ["center", "gradient"]
     assert content["mask"] == settings.mask.to_dict()
+
+
+@pytest.mark.parametrize("name", ["settings.json", "summary.json"])
+def test_files_of_another_program_are_left_alone(tmp_path: Path, name: str) -> None:
+    data, network = write_coco(tmp_path, 1, [(1, BOX)]), tiny_network()
+    out = tmp_path / "out"
+    out.mkdir()
+    for text in ('{"mine": 1}', "[]", "no JSON"):
+        (out / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"^output: .*{name} .*; give another folder$"):
+            run_benchmark("pointing-game", data, network, out)
+        assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, text)]
+    (out / name).unlink()
+    (out / "records.parquet").mkdir()
+    with pytest.raises(ValueError, match=r"holds records\.parquet without settings\.json"):
+        run_benchmark("pointing-game", data, network, out)
+    assert os.listdir(out) == ["records.parquet"]
+    with pytest.raises(ValueError, match=r"^output: expected a folder, got ''$"):
+        run_benchmark("pointing-game", data, network, "")
+
+
+def test_a_run_of_another_version_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, network = write_coco(tmp_path, 1, [(1, BOX)]), tiny_network()
+    settings = BenchmarkSettings(methods=("gradient",))
+    summary = run_benchmark("pointing-game", data, network, tmp_path / "out", settings).summary
+    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    for content in (summary, stored, json.loads((tmp_path / "out" / "settings.json").read_text())):
+        assert content["version"] == pt.__version__
+    monkeypatch.setattr("perturb_tutorial.sealed.__version__", "9.9")
+    with pytest.raises(ValueError, match=rf"version was '{re.escape(pt.__version__)}', is '9\.9'"):
+        run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    # One from before there were versions.
+    path = tmp_path / "out" / "settings.json"
+    older = {key: value for key, value in json.loads(path.read_text()).items() if key not in MARKS}
+    path.write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"version was None, is '9\.9'"):
+        run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+
+
+def test_a_part_of_other_questions_is_set_aside(tmp_path: Path) -> None:
+    data, network = write_coco(tmp_path, 4, [(1, BOX)]), tiny_network()
+    settings = BenchmarkSettings(methods=("gradient",), batch_size=2)
+    run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    before = records_of(tmp_path / "out")
+    records = tmp_path / "out" / "records.parquet"
+    # The second batch's file under the name of the first: whole, and in the wrong place.
+    (records / "part-00000000.parquet").write_bytes((records / "part-00000002.parquet").read_bytes())
+    (records / "part-00000099.parquet").write_bytes((records / "part-00000002.parquet").read_bytes())
+    again = run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
+    assert again.computed == 2
+    assert ["its rows are not of this run" in line for line in again.repaired] == [True, True]
+    pd.testing.assert_frame_equal(records_of(tmp_path / "out"), before)

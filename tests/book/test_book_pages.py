@@ -25,7 +25,8 @@ BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "__main__", "_forks", "_outside", "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
+    "__main__", "_forks", "_outside", "_words", "benchmarks.parts", "reading", "result_file", "sealed",
+    "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
     "baselines.layers", "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass",
     "baselines.rectifiers", "batches", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary",
     "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
@@ -34,7 +35,7 @@ INTERNAL = {
     "networks.batchnorm_gradients",
     "networks.checkpoints", "networks.checks",
     "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",
-    "networks.outputs", "networks.places", "reading", "study.frames", "study.our_rows", "study.speed",
+    "networks.outputs", "networks.places", "study.frames", "study.our_rows", "study.speed",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -11,8 +12,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from perturb_tutorial._words import counted
 from perturb_tutorial.benchmarks import read_records
-from perturb_tutorial.cli.benchmark import benchmark
+from perturb_tutorial.cli import app
+from perturb_tutorial.cli.benchmark import _line, benchmark
 from perturb_tutorial.datasets.samples import sample_path
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -161,6 +164,45 @@ def test_a_folder_without_the_data_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "instances_val2014.json").write_text('{"images": [')
     result = call("pointing-game", "--data", tmp_path, "--output", tmp_path / "out")
     assert "the annotation file is not whole JSON" in result.output
+
+
+def test_an_empty_output_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["benchmark", "faithfulness"],
+        ["explain", "--sample", "chelsea"],
+        ["gallery", ".", "--target", "1"],
+    ):
+        result = CliRunner().invoke(app, [*command, "--output", ""])
+        assert result.exit_code != 0
+        assert "expected a path, got ''" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_count_what_they_name() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2, 1000)] == [
+        "0 images",
+        "1 image",
+        "2 images",
+        "1,000 images",
+    ]
+    assert counted(1, "map is", "maps are") == "1 map is"
+    numbers = {"estimate": 0.5, "low": None, "high": None, "rows": 4, "images": 1, "reason": "too few"}
+    line = _line({"name": "precision", "subset": "all", "method": "mask", **numbers})
+    assert line.split("  ")[-2:] == ["4 rows of 1 image", "(too few)"]
+    assert "precision (subset all)" in line
+    assert "0.5000 [–, –]" in line
+
+
+def test_the_new_records_of_each_step_are_counted_alone(tmp_path: Path, samples: None) -> None:
+    quick = ("--methods", "gradient", "--limit", "6", "--device", "cpu", "--output", tmp_path / "out")
+    result = call("grid-pointing-game", *quick)
+    assert result.exit_code == 0, result.output
+    first, last = result.output.strip().splitlines()[-2:]
+    counts = [int(number) for number in re.findall(r"(\d+)(?: records?, | of them new)", first + last)]
+    assert counts[0] == counts[1]
+    assert counts[2] == counts[3] == len(read_records(tmp_path / "out"))
+    assert first.startswith("recognition: ")
 
 
 def test_the_group_is_a_click_group() -> None:

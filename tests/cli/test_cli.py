@@ -24,7 +24,7 @@ from perturb_tutorial.explain import Request, explain_files, unique_stems
 
 KEYS = {
     "image", "target", "method", "network", "game", "settings", "seed", "score_original", "score_perturbed",
-    "score_masked", "area", "converged", "seconds",
+    "score_masked", "area", "converged", "seconds", "layer", "engine", "precision",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def command(*arguments, **options):
 
 
 def results(folder):
-    return json.loads((folder / "results.json").read_text())
+    return json.loads((folder / "results.json").read_text())["entries"]
 
 
 def processor_seconds() -> float:
@@ -483,8 +483,9 @@ def test_a_file_name_that_is_no_utf8(tmp_path, quick):
 
 def test_a_picture_that_cannot_be_written_leaves_the_others(tmp_path, quick, capsys):
     out = tmp_path / "out"
-    (out / "chelsea.png").mkdir(parents=True)
-    (out / "results.json").write_text("[]")  # as an earlier run leaves it
+    assert cli.run(["explain", "--sample", "chelsea", "--settings", quick, "--output", str(out)]) == 0
+    (out / "chelsea.png").unlink()
+    (out / "chelsea.png").mkdir()
     samples = ("--sample", "chelsea", "--sample", "coffee")
     assert cli.run(["explain", *samples, "--settings", quick, "--output", str(out)]) == 2
     assert "chelsea.png and .npy cannot be written" in capsys.readouterr().err

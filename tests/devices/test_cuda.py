@@ -175,6 +175,6 @@ def test_the_command_explains_on_the_gpu(tmp_path):
     arguments = ["explain", "--sample", "chelsea", "--device", "cuda", "--output", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    (entry,) = json.loads((tmp_path / "results.json").read_text())
+    (entry,) = json.loads((tmp_path / "results.json").read_text())["entries"]
     assert entry["converged"]
     assert entry["score_masked"] < 0.02 * entry["score_original"]

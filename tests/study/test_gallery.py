@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from small_inputs import tiny_module
 
@@ -206,3 +207,18 @@ def test_the_file_is_written_whole_and_never_too_large(tiny, folder, monkeypatch
 def test_wrong_arguments_are_named(tiny, folder, arguments, message):
     with pytest.raises(ValueError, match=message):
         learn_gallery(tiny, image_files(folder), **{"target": 0, **arguments})
+
+
+def test_only_a_gallery_is_replaced(tmp_path):
+    path = tmp_path / "sheet.png"
+    module.check_replaceable(path)
+    save_png(Figure(figsize=(1, 1)), path)
+    module.check_replaceable(path)
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(
+        ValueError, match=r"^output: .*sheet\.png is there, and perturb-tutorial did not write it"
+    ):
+        module.check_replaceable(path)
+    path.write_text("notes")
+    with pytest.raises(ValueError, match="did not write it"):
+        module.check_replaceable(path)
