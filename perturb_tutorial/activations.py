@@ -55,7 +55,8 @@ from perturb_tutorial.networks.reshape import Reshape, check_selects, factor, se
 from perturb_tutorial.networks.scored import Score
 from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on, score_to_learn
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import REFERENCE_SIZE, MaskSettings, check_seed
+from perturb_tutorial.settings import MaskSettings, check_seed
+from perturb_tutorial.sizes import REFERENCE_SIZE
 
 
 def layer_settings(network: Network, layer: str, *, game: str = "deletion") -> MaskSettings:

@@ -16,7 +16,8 @@ from perturb_tutorial.initialization import InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import PRECISIONS, MaskSettings, Size, sides
+from perturb_tutorial.settings import PRECISIONS, MaskSettings
+from perturb_tutorial.sizes import Size, sides
 
 Step = int | Tensor
 """The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial._outside import printable, whole_number
 from perturb_tutorial.image_files import Decoded, Unusable, decode, refusals, upright_size, warn_of_damage
-from perturb_tutorial.settings import Size, check_size, sides
+from perturb_tutorial.sizes import Size, check_size, sides
 
 MIN_SIDE = 8
 """Smallest side of a photograph in its file, image px."""

@@ -25,7 +25,8 @@ from perturb_tutorial.masks import disc_grids, upsample
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import GAMES, MaskSettings, Size, check_seed, scaled, sides
+from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
+from perturb_tutorial.sizes import Size, scaled, sides
 
 RADIUS_STEP, LAST_RADIUS = 5, 175
 """Of the radii that are tried, image px of a 224 px input (§2: [0:5:175])."""

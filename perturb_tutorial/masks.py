@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perturb_tutorial.settings import Size, scaled, sides
+from perturb_tutorial.sizes import Size, scaled, sides
 
 TRUNCATE = 4.0
 """A Gaussian ends at this many σ."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial.masks import blur
-from perturb_tutorial.settings import PERTURBATIONS, MaskSettings, check_seed, scaled
+from perturb_tutorial.settings import PERTURBATIONS, MaskSettings, check_seed
+from perturb_tutorial.sizes import scaled
 
 NOISE_SIGMA = 0.2
 """Standard deviation of the noise perturbation, in units of the [0, 1] color range."""

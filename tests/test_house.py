@@ -20,7 +20,19 @@ PACKAGE = "perturb_tutorial"
 
 # From the ground up: a module imports from its own row and from those above it in this table.
 ORDER = (
-    {"settings", "files", "reading", "sealed", "masks", "metrics", "batches", "_forks", "_outside", "_words"},
+    {
+        "settings",
+        "sizes",
+        "files",
+        "reading",
+        "sealed",
+        "masks",
+        "metrics",
+        "batches",
+        "_forks",
+        "_outside",
+        "_words",
+    },
     {"image_files", "images", "perturbations", "objectives", "results", "result_file"},
     {"networks"},
     {"engines", "initialization"},
@@ -33,7 +45,7 @@ ORDER = (
     {"__main__"},
 )
 METHOD = {
-    "settings", "images", "image_files", "files", "reading", "sealed", "result_file",
+    "settings", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
     "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip

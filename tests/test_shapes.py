@@ -26,7 +26,7 @@ from perturb_tutorial.canvas import ImageCanvas
 from perturb_tutorial.explain import Request, explain_files
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.networks.mask_layers import spatial_sizes
-from perturb_tutorial.settings import scaled, square_cells
+from perturb_tutorial.sizes import scaled, square_cells
 
 SHAPE = (24, 40)
 LAYERS = {"excitation_backprop": "2", "contrastive_excitation_backprop": "2", "grad_cam": "5"}

@@ -23,7 +23,7 @@ from perturb_tutorial.baselines.occluders import (
 )
 from perturb_tutorial.networks import Network
 from perturb_tutorial.perturbations import fully_perturbed
-from perturb_tutorial.settings import REFERENCE_SIZE
+from perturb_tutorial.sizes import REFERENCE_SIZE
 
 
 def blur_occlusion(

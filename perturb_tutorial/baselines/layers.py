@@ -15,7 +15,7 @@ from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.forms import LayerMap
 from perturb_tutorial.networks.influence import read_maps
 from perturb_tutorial.networks.layers import later_tokens, layer_map, layer_maps
-from perturb_tutorial.settings import mean_side
+from perturb_tutorial.sizes import mean_side
 
 Role = Literal["excitation_backprop", "grad_cam"]
 

@@ -20,7 +20,7 @@ from perturb_tutorial.baselines.batches import Progress, check, exact_gradients,
 from perturb_tutorial.batches import in_batches
 from perturb_tutorial.masks import blur, discs
 from perturb_tutorial.networks import Network
-from perturb_tutorial.settings import REFERENCE_SIZE, Size, mean_side, sides, square_cells
+from perturb_tutorial.sizes import REFERENCE_SIZE, Size, mean_side, sides, square_cells
 
 POSITIONS = 28
 """Occlusions along each side of a square: 784 in all (§3: stride 8 on 224 px; §4.1)."""

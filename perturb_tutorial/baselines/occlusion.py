@@ -15,7 +15,7 @@ from torch import Tensor
 from perturb_tutorial.baselines.batches import Progress
 from perturb_tutorial.baselines.occluders import OCCLUSION_SIZE, occlude, positions, reject_layer
 from perturb_tutorial.networks import Network
-from perturb_tutorial.settings import scaled
+from perturb_tutorial.sizes import scaled
 
 
 def occlusion(

@@ -28,7 +28,8 @@ from perturb_tutorial.baselines.occluders import (
 )
 from perturb_tutorial.networks import Network
 from perturb_tutorial.perturbations import fully_perturbed
-from perturb_tutorial.settings import REFERENCE_SIZE, check_seed
+from perturb_tutorial.settings import check_seed
+from perturb_tutorial.sizes import REFERENCE_SIZE
 
 DISC_COUNT = POSITIONS**2
 """Discs that are drawn: as many as standard occlusion has squares (§4.1)."""

@@ -25,7 +25,7 @@ from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.optimizer import learn_masks
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import Size, sides
+from perturb_tutorial.sizes import Size, sides
 
 POINTING = "variable_occlusion"
 """The method that chooses a point of its own (§4.1)."""

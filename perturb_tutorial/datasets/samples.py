@@ -19,7 +19,7 @@ from torch import Tensor
 from perturb_tutorial.files import resource
 from perturb_tutorial.images import load_images
 from perturb_tutorial.networks.class_table import imagenet_classes
-from perturb_tutorial.settings import Size, sides
+from perturb_tutorial.sizes import Size, sides
 
 ANNOTATIONS = "samples/annotations.json"
 

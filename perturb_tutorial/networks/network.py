@@ -29,8 +29,9 @@ from perturb_tutorial.networks.class_table import ClassTable, class_labels
 from perturb_tutorial.networks.devices import pick_device
 from perturb_tutorial.networks.folding import fold_batchnorm
 from perturb_tutorial.networks.formats import in_own_format
+from perturb_tutorial.networks.logits import LogitsOnly
 from perturb_tutorial.objectives import target_score
-from perturb_tutorial.settings import Size, check_size, sides
+from perturb_tutorial.sizes import Size, check_size, sides
 
 
 class Network:
@@ -301,22 +302,9 @@ class Network:
         return check_pixels(images, self.channels, self.input_shape)
 
 
-class LogitsOnly(nn.Module):
-    """The module with nothing but its logits as output; ``read`` finds them there."""
-
-    def __init__(self, module: nn.Module, read: Callable[[Any], Tensor] = as_logits) -> None:
-        super().__init__()
-        self.module, self.read = module, read
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """N×K from N images."""
-        return self.read(self.module(inputs))
-
-
 def _copied(module: nn.Module) -> nn.Module:
     try:
         return with_right_batchnorm_gradients(copy.deepcopy(module).eval().requires_grad_(False))
     except Exception as error:  # the module's own copying may raise anything
-        raise ValueError(
-            f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"module: it cannot be copied and frozen ({reason})") from error

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import check_function_of_the_image
 from perturb_tutorial.networks.class_table import ClassTable
-from perturb_tutorial.networks.network import LogitsOnly, Network
+from perturb_tutorial.networks.logits import LogitsOnly
+from perturb_tutorial.networks.network import Network
 
 Score = Callable[[Any], Tensor]
 """From a module's output for N images to N numbers."""

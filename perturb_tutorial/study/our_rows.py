@@ -17,7 +17,8 @@ from perturb_tutorial.datasets import statistics
 from perturb_tutorial.datasets.paper import GROUPS, fig11, paper_numbers, table2_computed
 from perturb_tutorial.networks.mask_layers import PAPER_LAYERS
 from perturb_tutorial.networks.zoo import ZOO
-from perturb_tutorial.settings import PRESETS, REFERENCE_SIZE, MaskSettings
+from perturb_tutorial.settings import PRESETS, MaskSettings
+from perturb_tutorial.sizes import REFERENCE_SIZE
 from perturb_tutorial.study.measured import Measured
 
 SETTING = "the package's setting"

@@ -35,6 +35,7 @@ INTERNAL = {
     "networks.batchnorm_gradients",
     "networks.checkpoints", "networks.checks",
     "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",
+    "networks.logits",
     "networks.outputs", "networks.places", "study.frames", "study.our_rows", "study.speed",
 }  # fmt: skip
 
