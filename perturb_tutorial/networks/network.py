@@ -306,5 +306,6 @@ def _copied(module: nn.Module) -> nn.Module:
     try:
         return with_right_batchnorm_gradients(copy.deepcopy(module).eval().requires_grad_(False))
     except Exception as error:  # the module's own copying may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"module: it cannot be copied and frozen ({reason})") from error
+        raise ValueError(
+            f"module: it cannot be copied and frozen ({type(error).__name__}: {error})"
+        ) from error
