@@ -42,12 +42,8 @@ def packed(rows: Sequence[Mapping[str, Any]], schema: Any) -> bytes:
     return content[: found.start(2)] + _digest(content, found).encode() + content[found.end(2) :]
 
 
-def unpacked(path: Path, *, signed: bool = False) -> Any:
-    """The Arrow table in the file ``path``, after a look at its checksum; without one it is of an earlier version.
-
-    Args:
-        path: the file.
-        signed: whether a file without a checksum is damaged, too.
+def unpacked(path: Path) -> tuple[Any, bool]:
+    """The Arrow table in the file ``path``, and whether it has a checksum; one of an earlier version has none.
 
     Raises:
         OSError: where it cannot be read.
@@ -60,14 +56,12 @@ def unpacked(path: Path, *, signed: bool = False) -> Any:
         raise DamagedPart("its checksum is not that of its content")
     if found is not None and int(found[1]) != FORMAT:
         raise DamagedPart(f"its format is {int(found[1])}, this version reads {FORMAT}")
-    if found is None and signed:
-        raise DamagedPart("it has no checksum")
     try:
         table = parquet.read_table(arrow.BufferReader(content), page_checksum_verification=True)
         table.validate(full=True)
     except Exception as error:  # whatever pyarrow's many readers raise
         raise DamagedPart(f"it is no whole Parquet file: {' '.join(str(error).split())[:200]}") from error
-    return table.replace_schema_metadata(None)
+    return table.replace_schema_metadata(None), found is not None
 
 
 def _modules() -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX, SUFFIX = "part-", ".parquet"
 RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.json", ".lock"
+NO_CHECKSUM = "it has no checksum"
 KEYS = ("image_id", "category_id", "method")
 """Columns that no two records of a run have in common."""
 Key = tuple[int | str, int, str]
@@ -68,18 +69,27 @@ def read_records(folder: str | Path) -> pd.DataFrame:
         files = [path]
     if not files:
         raise BenchmarkError(f"{path} has no records; start the run's command again")
-    return _together([_part(file) for file in files], path)
+    parts = {file: _part(file) for file in files}
+    signed = [file for file, (_, has_checksum) in parts.items() if has_checksum]
+    for file in parts if signed else ():  # those of earlier versions have no checksum, all of them
+        if file not in signed:
+            raise _damaged(file, NO_CHECKSUM)
+    return _together([table for table, _ in parts.values()], path)
 
 
-def _part(path: Path, *, signed: bool = False) -> Any:
+def _part(path: Path) -> tuple[Any, bool]:
     try:
-        return unpacked(path, signed=signed)
+        return unpacked(path)
     except OSError as error:
         raise BenchmarkError(f"{path} cannot be read ({error.strerror or error})") from error
     except DamagedPart as error:
-        raise BenchmarkError(
-            f"{path} is damaged: {error}; start the run's command again, which does its records again"
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> BenchmarkError:
+    return BenchmarkError(
+        f"{path} is damaged: {why}; start the run's command again, which does its records again"
+    )
 
 
 def _together(tables: Sequence[Any], path: Path) -> pd.DataFrame:
@@ -141,7 +151,8 @@ class Store:
         for number in sorted(self.done()):
             path = self._path(number)
             try:
-                wrong = self._wrong(unpacked(path, signed=True), expected(number))
+                table, signed = unpacked(path)
+                wrong = self._wrong(table, expected(number)) if signed else NO_CHECKSUM
             except OSError as error:
                 raise BenchmarkError(f"{path} cannot be read ({error.strerror or error})") from error
             except DamagedPart as error:
@@ -177,7 +188,7 @@ class Store:
 
     def read(self) -> pd.DataFrame:
         """All rows, ordered by image, class and method."""
-        tables = [_part(self._path(number), signed=True) for number in sorted(self.done())]
+        tables = [_part(self._path(number))[0] for number in sorted(self.done())]
         frame = _together(tables or [self._schema.empty_table()], self.folder)
         return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
 

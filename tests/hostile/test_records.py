@@ -77,13 +77,10 @@ def test_a_bit_of_a_part_changes_no_record(
     parts = sorted((folder / "records.parquet").iterdir())
     assert len(parts) == 4
     whole = {part: part.read_bytes() for part in parts}
-    unnoticed = []
     for number, part in enumerate(parts):
         for bit, content in flipped(whole[part], 40, seed=number):
             part.write_bytes(content)
-            if refusal(part.name, lambda: read_records(folder)) is None:
-                pd.testing.assert_frame_equal(read_records(folder), before, check_exact=True)
-                unnoticed.append(bit)
+            assert refusal(part.name, lambda: read_records(folder))
             if bit % 20 == 0:
                 again = run(folder)
                 assert (again.computed, len(again.repaired)) == (3, 1)
@@ -91,8 +88,7 @@ def test_a_bit_of_a_part_changes_no_record(
                 assert again.repaired[0].isprintable()
                 pd.testing.assert_frame_equal(records_of(folder), records_of(source), check_exact=True)
             part.write_bytes(whole[part])
-    # A signature whose name is broken makes a part one of an earlier version, whose rows are the same.
-    assert len(unnoticed) <= 5
+    pd.testing.assert_frame_equal(read_records(folder), before, check_exact=True)
 
 
 def test_a_bit_of_the_settings_resumes_no_other_run(
@@ -143,9 +139,12 @@ def test_a_bit_of_the_results_makes_no_other_picture_ours(tmp_path: Path) -> Non
     explain_files([good], request, output)
     path, picture = output / "results.json", output / "cat.png"
     whole, before = path.read_bytes(), picture.read_bytes()
+    noticed = 0
     for _, content in flipped(whole, 60, seed=6):
         path.write_bytes(content)
         # A photograph that cannot be read: nothing is explained, but results.json is read and written.
         found = refusal("results.json", lambda: explain_files([tmp_path / "broken.png"], request, output))
         assert found is None or path.read_bytes() == content
+        noticed += found is not None
+    assert noticed >= 40  # the others fell on the layout's spaces
     assert picture.read_bytes() == before
