@@ -55,7 +55,8 @@ def test_explain_a_sample_within_a_minute(tmp_path):
     # The whole run a newcomer makes: 300 iterations on this machine's CPU, in a process of its own.
     before = processor_seconds()
     done = command("explain", "--sample", "chelsea", "--output", tmp_path / "out")
-    assert processor_seconds() - before <= 60  # not by the clock, which also counts what else the machine does
+    # Not by the clock, which also counts what else the machine does.
+    assert processor_seconds() - before <= 60
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar in a pipe
     assert "Egyptian cat" in done.stdout
