@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_MEGABYTES = 400
 MAX_WEBP_MEGABYTES = 64  # read whole by Pillow before anything is decoded
 _HEADER_READS, _HEADER_BYTES = 10_000, 32_000_000
-_READS = 1_000_000
+_READS, _STRIPS = 1_000_000, 100_000
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 """Pillow's names of the formats that are read. Others are refused: EPS, for one, would start Ghostscript."""
@@ -42,6 +43,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION = 0x0112
+_STRIP_TAGS = (273, 279, 324, 325)  # places and lengths of strips and of tiles
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -139,6 +141,8 @@ def decode(path: Path) -> Decoded:
         head = file.read(16)
         if not head:
             raise Unusable("is empty (0 bytes); copy the file again")
+        if head[:2] in (b"II", b"MM"):
+            _check_strips(head, file)
         if head[:4] == b"RIFF":
             open_regular(path, MAX_WEBP_MEGABYTES).close()
         try:
@@ -177,18 +181,17 @@ def _decode(file: _Metered) -> Decoded:
     _check_size(image, MAX_PIXELS)
     if image.format in ("TIFF", "WEBP"):
         _check_size(image, MAX_BUFFERED_PIXELS, f" for a {image.format} file")
+    file.begin_pixels()
     if image.format in ("JPEG", "MPO"):
         _check_scans(image, file)
-    file.begin_pixels()
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _decode_tiff(image)
     image.load()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            Image.Exif().load(
-                image.info.get("exif") or b""
-            )  # what a JPEG's first reading, when it is opened, hides
+            # Read anew: where a JPEG is opened, Pillow hides errors.
+            Image.Exif().load(image.info.get("exif") or b"")
             orientation = image.getexif().get(_ORIENTATION)
     except Exception as error:  # Pillow's readers of EXIF and XMP may raise anything on damaged bytes
         return Decoded(image, damage=_line(error))
@@ -241,11 +244,23 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     raise Unusable(f"holds {kind} pixels; save it with 8 or 16 bits a channel")
 
 
+def _check_strips(head: bytes, file: _Metered) -> None:
+    """Refuses a TIFF of more strips or tiles than any picture needs: Pillow makes a list of them when it opens it."""
+    order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
+    with suppress(struct.error, OSError, ValueError, OverflowError):  # what is no TIFF is judged later
+        (place,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
+        file.seek(place)
+        (number,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+        tag = struct.Struct(order + ("HHQQ" if big else "HHII"))
+        tags = file.read(min(number, 65535) * tag.size)
+        for name, _, count, _ in tag.iter_unpack(tags[: len(tags) // tag.size * tag.size]):
+            if name in _STRIP_TAGS and count > _STRIPS:
+                raise Unusable(f"has {count} strips or tiles; save it again")
+
+
 def _check_scans(image: Image.Image, file: _Metered) -> None:
-    file.begin_pixels()
     file.seek(0)
     scans = count_scans(file.read())
-    file.seek(0)
     if scans > 1:
         _check_size(image, MAX_BUFFERED_PIXELS, " for a JPEG of several scans")
     pixels = image.size[0] * image.size[1]

@@ -217,7 +217,7 @@ def _read_annotations(
         elif category not in keypoints:
             fault = f"its category {category} is unknown"
         else:
-            height, width = whole_number(images[image_id]["height"]), whole_number(images[image_id]["width"])
+            height, width = int(images[image_id]["height"]), int(images[image_id]["width"])
             fault = _box_fault(annotation.get("bbox"), height, width)
             if fault is None and not is_flag(annotation.get("iscrowd", 0)):
                 fault = f"iscrowd is {reprlib.repr(annotation['iscrowd'])}, neither 0 nor 1"

@@ -42,8 +42,8 @@ def test_bad_images_become_records_with_their_reason(tmp_path: Path) -> None:
     assert bad[["hit", "score", "x", "seconds"]].isna().all(axis=None)
     reasons = dict(zip(bad["image_id"], bad["problem"], strict=True))
     assert "missing" in reasons[1]
-    assert "cannot be read" in reasons[2]
-    assert "cannot be read" in reasons[3]
+    assert "is not an image that can be read" in reasons[2]
+    assert "is damaged or cut off" in reasons[3]
     assert "50×40 px, its annotations say 80×60" in reasons[5]
     counts = summary["records"]
     assert (counts["planned"], counts["finished"], counts["with_problem"], counts["bad_images"]) == (

@@ -192,7 +192,19 @@ def hostile_images() -> dict[str, bytes]:
     place = gif.index(b"!\xfe")
     tags = b"".join(struct.pack("<HHII", 60_000 + n % 5000, 7, 2_000_000, 8) for n in range(5000))
     overlapping = b"II*\0" + struct.pack("<IH", 8, 5000) + tags + bytes(2_000_000)
+    # One pixel row a million times, each from its own strip.
+    numbers = [(256, 56), (257, 40), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1), (279, 56)]
+    ifd = [*((tag, 4, 1, value) for tag, value in numbers), (273, 4, 10**6, 400)]
+    places = struct.pack("<I", 400) * 10**6
+    strips = b"II*\0" + struct.pack("<IH", 8, 9) + b"".join(struct.pack("<HHII", *tag) for tag in sorted(ifd))
+    strips_64 = b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, 9)
+    strips_64 += b"".join(
+        struct.pack(">HHQ", *tag[:3]) + struct.pack(">II", tag[3], 0) for tag in sorted(ifd)[:-1]
+    )
+    strips_64 += struct.pack(">HHQQ", 324, 4, 10**6, 400)
     return {
+        "strips.tif": strips.ljust(400, b"\0") + places,
+        "strips of 64 bits.tif": strips_64.ljust(400, b"\0") + places,
         "179 megapixels.png": png(13_400, 13_400),
         "179 megapixels.gif": bytes(gif),
         "179 megapixels.bmp": bytes(bmp),
