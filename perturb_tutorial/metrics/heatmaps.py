@@ -84,7 +84,11 @@ def as_map(heat: ArrayLike, name: str = "heat") -> Float:
 def as_size(size: tuple[int, int], name: str = "size") -> tuple[int, int]:
     """``size`` as (height, width), both at least 1 px."""
     pair = as_array(size, name).reshape(-1)
-    if len(pair) != 2 or pair.dtype.kind == "b" or not ((pair == np.floor(pair)) & (pair >= 1) & (pair < np.inf)).all():
+    if (
+        len(pair) != 2
+        or pair.dtype.kind == "b"
+        or not ((pair == np.floor(pair)) & (pair >= 1) & (pair < np.inf)).all()
+    ):
         raise ValueError(f"{name}: expected (height, width) in px, got {short(size)}")
     return int(pair[0]), int(pair[1])
 
