@@ -142,7 +142,7 @@ def score_to_learn(
     """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
 
     The function takes the rows' numbers and their pixels on the network's device. ``ValueError`` for targets of the
-    wrong form, and for a score that ``scored_network`` refuses.
+    wrong form, and for a score that :func:`scored_network` refuses.
     """
     if score is None:
         sets = mask_sets(targets, len(images), network.class_count)

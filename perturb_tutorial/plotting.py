@@ -173,7 +173,7 @@ def comparison_grid(
         picture = as_picture(row.image)
         height, width = picture.shape[:2]
         axes[0].imshow(picture)
-        axes[0].set_ylabel(row.label, fontsize=7)
+        axes[0].set_ylabel(row.label, fontsize=7, parse_math=False)
         for x0, y0, x1, y1 in row.boxes:
             axes[0].add_patch(
                 Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=2.5)

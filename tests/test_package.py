@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,27 @@ def test_public_names_are_documented():
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="has no attribute 'learn_mask'"):
         pt.learn_mask  # noqa: B018
+
+
+def test_a_package_in_a_zip_finds_its_data(tmp_path):
+    root = Path(pt.__file__).resolve().parents[1]
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in [
+            *root.glob("perturb_tutorial/**/*.py"),
+            *root.glob("data/*"),
+            *root.glob("data/paper/*"),
+        ]:
+            if path.is_file():
+                file.write(path, path.relative_to(root))
+    code = f"""
+import sys, tempfile
+sys.path.insert(0, {str(archive)!r})
+tempfile.tempdir = {str(tmp_path)!r}
+import perturb_tutorial as pt
+from perturb_tutorial.datasets.paper import fig11
+assert ".zip" in pt.__file__, pt.__file__
+print(pt.ClassTable is not None, len(pt.networks.imagenet_classes()), len(fig11()))
+"""
+    assert python(code).split() == ["True", "1000", "76"]
+    assert [path.name for path in tmp_path.iterdir()] == ["package.zip"]  # nothing is left behind

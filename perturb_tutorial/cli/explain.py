@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="NAME|INDEX|auto",
-    help="Index, wnid or exact class name; auto: the best class, or of the preset localization the five best.",
+    help="Exact class name, index or wnid; auto: the best class, or of the preset localization the five best.",
 )
 @options.game
 @click.option(

@@ -31,7 +31,7 @@ from perturb_tutorial.settings import PRESETS
     type=TEXT,
     required=True,
     metavar="NAME|INDEX",
-    help="Index, wnid or exact name of the folder's class.",
+    help="Exact name, index or wnid of the folder's class.",
 )
 @click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
 @options.together(options.network, options.weights, options.seed, options.device)

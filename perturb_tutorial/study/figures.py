@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perturb_tutorial._outside import check_whole
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics.heatmaps import resize_map
 from perturb_tutorial.metrics.segments import segment_mask
@@ -79,13 +80,13 @@ def panel_grid(
     for axis in grid.flat:
         bare(axis)
     for axis, name in zip(grid[0], columns, strict=True):
-        axis.set_title(name, fontsize=8)
+        axis.set_title(name, fontsize=8, parse_math=False)
     for axes, row, label in zip(grid, rows, labels, strict=False):
-        axes[0].set_ylabel(label, fontsize=7)
+        axes[0].set_ylabel(label, fontsize=7, parse_math=False)
         for axis, panel in zip(axes, row, strict=True):
             if panel.picture is not None:
                 axis.imshow(panel.picture)
-                axis.set_xlabel(panel.note, fontsize=7)
+                axis.set_xlabel(panel.note, fontsize=7, parse_math=False)
             else:
                 axis.text(
                     0.5, 0.5, panel.note, fontsize=7, ha="center", va="center", transform=axis.transAxes
@@ -193,9 +194,7 @@ def coco_objects(cases: Sequence[CocoCase], *, columns: int = 2, colormap: str =
     ``columns``: pairs of panels in a row, so that several classes of one image can be side by side. A
     crowd is gray. ``case.notes`` are under the mask.
     """
-    if columns < 1:
-        raise ValueError(f"columns: expected at least 1, got {columns}")
-    columns = max(1, min(columns, len(cases)))
+    columns = max(1, min(check_whole("columns", columns, 1), len(cases)))
     pairs = [
         (Panel(segment_blocks(c.image, c.record, c.category), c.label), _case_panel(c, colormap))
         for c in cases

@@ -229,7 +229,7 @@ def contact_sheet(gallery: Gallery, *, columns: int = COLUMNS, colormap: str = H
     right = f", {sum(gallery.correct)} of {len(gallery)} correct (C)" if gallery.names else ": no photographs"
     failed = any(not masks.converged.all() for masks in gallery.masks.values())
     star = "; * did not converge" if failed else ""
-    figure.suptitle(f"{gallery.label}, {gallery.network}{right}{star}", fontsize=8)
+    figure.suptitle(f"{gallery.label}, {gallery.network}{right}{star}", fontsize=8, parse_math=False)
     for axis, name in zip(figure.subplots(blocks, 1, squeeze=False).flat, gallery.masks or [""], strict=True):
         bare(axis)
         axis.set_title(name, fontsize=8, loc="left")

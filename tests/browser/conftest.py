@@ -80,10 +80,13 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
 
     def open_one(
-        site: Site, page: str, mode: str = "light", width: int = 1280, height: int = 900
+        site: Site, page: str, mode: str = "light", width: int = 1280, height: int = 900, free: bool = False
     ) -> tuple[Any, Visit]:
-        # As a reader comes for the first time: nothing is stored, the system prefers light or dark.
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=mode)
+        # As a reader comes for the first time: nothing is stored, the system prefers light or dark. ``free`` of the
+        # page's content security policy, for a test that computes in the page what the page leaves to its worker.
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=mode, bypass_csp=free
+        )
         contexts.append(context)
         visit = Visit(f"{site.name}/{page}", mode)
         here = site.address.rsplit("/some/", 1)[0]

@@ -98,11 +98,12 @@ def test_the_mask_is_the_packages(runs: dict[str, tuple[torch.Tensor, torch.Tens
     assert alike >= 0.9
 
 
-def test_the_first_gradient_and_the_time_of_an_iteration(opened: tuple[Any, Visit]) -> None:
-    tab, _ = opened
+def test_the_first_gradient_and_the_time_of_an_iteration(book: Site, open_page: Callable[..., Any]) -> None:
+    tab, _ = open_page(book, "live.html", free=True)
     shown = pixels(SAMPLE)
     settings = pt.MaskSettings(iterations=25)
     found = tab.evaluate(PROBE, ["wasm", settings.iterations, shown.flatten().tolist()])
+    tab.context.close()
     assert relative_error(found["gradient"]) <= 1e-3
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -549,3 +551,29 @@ def test_a_warning_is_one_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: photograph.png: its metadata is damaged\n"
+
+
+def test_a_fault_of_ours_is_printable(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("\x1b]0;title\x07")
+
+    monkeypatch.setattr(cli, "run", fail)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] == r"RuntimeError: \x1b]0;title\x07"
+    assert "\x1b" not in error
+
+
+def test_the_commands_have_one_way_to_the_terminal():
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        calls = [
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "print", "click.secho")
+        ]
+        # What has nothing from outside in it: the help of a command without arguments.
+        allowed = {"click.echo(printable(line), err=err)", "click.echo(error.format_message(), err=True)"}
+        assert set(calls) <= allowed, path.name

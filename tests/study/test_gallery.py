@@ -118,6 +118,14 @@ def test_the_sheet_has_a_block_a_preset_and_a_label_a_photograph(tiny, folder):
     assert tile.mean() == pytest.approx((result.pictures[0].float() / 255).mean().item(), abs=0.02)
 
 
+def test_a_class_may_be_called_by_broken_mathematics(tiny, folder):
+    figure = Gallery(
+        **{**vars(learn_gallery(tiny, image_files(folder)[:1], 2, changes=QUICK)), "label": r"$\frac$"}
+    ).figure()
+    figure.canvas.draw()
+    assert figure.get_suptitle().startswith(r"$\frac$, ")
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_photograph_and_none(tiny, folder, count):
     figure = gallery(tiny, image_files(folder)[:count], 0, ["localization"], changes=QUICK)
