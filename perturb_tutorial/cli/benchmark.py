@@ -203,7 +203,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
     summary = outcome.summary
     for line in outcome.repaired:
-        click.echo(line, err=True)
+        say(line, err=True)
     for figure in summary["figures"][:SHOWN]:
         say(_line(figure))
     if len(summary["figures"]) > SHOWN:
