@@ -110,9 +110,9 @@ def explain_files(
             missing = {error.index for error in bad}
             good = [i for offset, i in enumerate(part) if offset not in missing]
             if good:
-                results.announce(chain(*(files[i] for i in good)))
                 explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
                 for i, result in zip(good, explained, strict=True):
+                    results.announce(files[i])
                     if problem := result.written(output, files[i]):
                         outcome.errors.append(f"{names[i]}: {problem}")
                         results.forget(files[i])

@@ -216,7 +216,7 @@ def _print_outcome(outcome: Outcome) -> None:
             say(f"  {problem}", err=True)
     if records["set_aside"]:
         say(
-            f"{counted(records['set_aside'], 'record')} of these images, from another start of the run, set aside; "
+            f"set aside: {counted(records['set_aside'], 'record')} of these images, from another start of the run; "
             "a new folder measures all methods on them as they are now",
             err=True,
         )

@@ -143,8 +143,8 @@ def test_an_image_mended_between_two_starts_is_left_out_for_all_methods(
         assert outcome.summary[name] == clean.summary[name]
     _print_outcome(outcome)
     told = capsys.readouterr().err
-    assert "1 bad images are in no figure" in told
-    assert "1 records of these images, from another start of the run, are set aside" in told
+    assert "1 bad image is in no figure" in told
+    assert "set aside: 1 record of these images, from another start of the run" in told
 
 
 @pytest.mark.parametrize("ids", [(2**70, 2, 3), ("1", "caf\udce9", "3")], ids=["long", "Latin-1"])

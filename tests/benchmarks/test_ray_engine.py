@@ -31,7 +31,7 @@ SETTINGS = SETTINGS.replace(mask=SETTINGS.mask.replace(iterations=20))
 
 class Deadly(nn.Module):
     """A network that kills its process while ``tombstones`` holds fewer than ``deaths`` files, and this many passes
-    have been made; in the process that made it, it does not.
+    have been made there; in the process that made it, it does not, and nothing is counted.
     """
 
     def __init__(self, module: nn.Module, tombstones: Path, deaths: int, passes: int) -> None:
@@ -40,9 +40,10 @@ class Deadly(nn.Module):
         self.home = os.getpid()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.passes -= 1
+        away = os.getpid() != self.home
+        self.passes -= away
         dead = list(self.tombstones.iterdir())
-        if os.getpid() != self.home and self.passes < 0 and len(dead) < self.deaths:
+        if away and self.passes < 0 and len(dead) < self.deaths:
             (self.tombstones / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.module(inputs)

@@ -243,7 +243,7 @@ def test_gallery_of_a_folder(tmp_path, capsys, monkeypatch):
     arguments = ["gallery", str(folder), "--target", "Egyptian cat", "--preset", "default"]
     assert cli.run([*arguments, "--output", str(sheet)]) == 2
     captured = capsys.readouterr()
-    assert "1 photographs, 1 correct" in captured.out
+    assert "1 photograph, 1 correct" in captured.out
     assert captured.err.count("\n") == 1
     assert "broken.jpg: is not an image" in captured.err
     assert sheet.stat().st_size > 10_000

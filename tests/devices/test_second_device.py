@@ -58,8 +58,9 @@ def test_every_method_and_benchmark_is_among_the_runs(wrong) -> None:  # type: i
 PLANTED = {
     "a tensor that stays on the CPU": (
         "masks, deletion, blur, disc",
-        "real = pt.canvas.target_score\n"
-        "pt.canvas.target_score = lambda logits, weights: real(logits, weights.cpu())",
+        "from perturb_tutorial.networks import network\n"
+        "real = network.target_score\n"
+        "network.target_score = lambda logits, weights: real(logits, weights.cpu())",
         "tensors on two devices",
     ),
     "a value read in every iteration": (

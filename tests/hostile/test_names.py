@@ -155,7 +155,7 @@ def test_files_of_any_name_are_explained_or_refused_in_a_line(tmp_path: Path, ru
     assert len(refused) == len(bad)
     for path in bad:
         assert f"error: {printable(path)}: is not an image" in "\n".join(refused)
-    entries = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    entries = json.loads((out / "results.json").read_text(encoding="utf-8"))["entries"]
     assert [entry["image"] for entry in entries] == [path for path in paths if path not in bad]
     written = sorted(os.listdir(out))
     assert len({name.casefold() for name in written}) == 2 * len(good) + 1
