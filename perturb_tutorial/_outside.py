@@ -1,7 +1,8 @@
-"""What comes from outside: text before it is shown, and whole numbers of whatever program."""
+"""What comes from outside: text before it is shown, and numbers of whatever program."""
 
 from __future__ import annotations
 
+import math
 import operator
 import reprlib
 from contextlib import ContextDecorator
@@ -56,6 +57,14 @@ def whole_number(value: Any) -> int | None:
         return None if "bool" in kind else operator.index(value)
     except Exception:  # whatever an array of several numbers raises, beside TypeError
         return None
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number; a whole number above every float is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def short(value: object) -> str:

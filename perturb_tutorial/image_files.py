@@ -211,7 +211,7 @@ def _decode_tiff(image: TiffImagePlugin.TiffImageFile) -> Decoded:
         except Exception as error:
             damage.append(_line(error))
 
-    setattr(image, "load_end", or_not)  # noqa: B010
+    setattr(image, "load_end", or_not)  # noqa: B010  (mypy lets no method be assigned)
     with _quiet_libtiff():
         image.load()
     # A copy has the size of the pixels, where that in the header was to be turned.

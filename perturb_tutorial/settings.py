@@ -8,13 +8,12 @@ supplement, "eq. 6" an equation of the main text.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perturb_tutorial._outside import printable_errors, short, whole_number
+from perturb_tutorial._outside import is_number, printable_errors, short, whole_number
 from perturb_tutorial.reading import read_json
 from perturb_tutorial.sizes import REFERENCE_SIZE, Size, scaled, square_cells
 
@@ -90,15 +89,6 @@ GAMES = {
     for game in (Game("deletion", sign=+1, threshold=0.01), Game("preservation", sign=-1, threshold=0.99))
 }
 """Both games by name."""
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number above every float
-        return False
 
 
 def check_seed(seed: Any) -> int:
@@ -177,10 +167,10 @@ class MaskSettings:
             if value > high:
                 raise ValueError(f"{name}: expected at most {high:,}, got {value!r}")
         for name in ("learning_rate", "tv_exponent"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
         for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
         for name in ("learning_rate", "tv_exponent", "area_weight", "tv_weight"):
             if getattr(self, name) > LARGEST_VALUE:

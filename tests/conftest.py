@@ -31,7 +31,7 @@ def lite0() -> pt.Network:
 
 
 @pytest.fixture(scope="session")
-def foolbox_photographs():  # type: ignore[no-untyped-def]
+def foolbox_photographs():
     """The 20 ImageNet photographs that foolbox carries."""
     names = [sample.name for sample in all_samples().values() if sample.package == "foolbox"]
     assert len(names) == 20

@@ -56,11 +56,17 @@ def test_reshape_takes_other_layouts_and_some_of_the_channels(noise_images):
     network = network_of(TinyMixer())
     turned = network_of(TurnedMixer())
     expected = learn_activation_masks(network, noise_images, 1, "blocks.0", SETTINGS)
-    way = lambda x: x.permute(1, 2, 0).unflatten(2, (8, 8))  # T×N×C  # noqa: E731
+
+    def way(x):  # T×N×C
+        return x.permute(1, 2, 0).unflatten(2, (8, 8))
+
     given = learn_activation_masks(turned, noise_images, 1, "turned", SETTINGS, reshape=way)
     torch.testing.assert_close(given.grid, expected.grid, atol=1e-4, rtol=0)
     # Of the first four channels alone, and of half of the rows.
-    part = lambda x: x[:, :32, :4].mT.unflatten(2, (4, 8))  # noqa: E731
+
+    def part(x):
+        return x[:, :32, :4].mT.unflatten(2, (4, 8))
+
     some = learn_activation_masks(network, noise_images, 1, "blocks.0", SETTINGS, reshape=part)
     assert some.grid.shape == (3, 1, 4, 8)
     with torch.no_grad():
@@ -88,7 +94,10 @@ class TurnedMixer(TinyMixer):
 def test_the_factor_is_the_mask_at_the_elements_that_are_taken():
     output = torch.zeros(2, 5, 3)
     mask = torch.tensor([[0.1, 0.2], [0.3, 0.4]])[None, None].requires_grad_()
-    way = lambda x: x[:, 1:, 1:].mT.unflatten(2, (2, 2))  # noqa: E731
+
+    def way(x):
+        return x[:, 1:, 1:].mT.unflatten(2, (2, 2))
+
     factor = reshapes.factor(way, output, mask)
     assert factor.shape == (2, 5, 3)
     torch.testing.assert_close(factor[1, :, 1], torch.tensor([1, 0.1, 0.2, 0.3, 0.4]))

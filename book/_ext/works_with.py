@@ -160,6 +160,7 @@ class FromTheSweep(MadeOfMarkdown):
     """A directive that shows the stored rows."""
 
     def lines(self, rows: list[Row]) -> list[str]:
+        """What the directive shows, as Markdown; each directive has its own."""
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:

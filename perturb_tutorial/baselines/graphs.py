@@ -55,7 +55,7 @@ _KNOWN = {
     "MaxPool2DWithIndices": "MaxPool2d",
     "CompiledFunction": "torch.compile",
     "CheckpointFunction": "torch.utils.checkpoint",
-    "NotImplemented": "unnamed",
+    "NotImplemented": "unnamed",  # what torch puts where an operation has no derivative
     "torch::autograd::CopySlices": "in-place operation on a view",
 }
 _KNOWN_START = {

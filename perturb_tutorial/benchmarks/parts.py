@@ -73,10 +73,8 @@ def _modules() -> tuple[Any, Any]:
 
 def _signature(content: bytes) -> re.Match[bytes] | None:
     """The last one: the footer is at the end, after whatever the records hold."""
-    found = None
-    for found in _SIGNATURE.finditer(content):  # noqa: B007
-        pass
-    return found
+    found = list(_SIGNATURE.finditer(content))
+    return found[-1] if found else None
 
 
 def _digest(content: bytes, found: re.Match[bytes]) -> str:

@@ -18,8 +18,8 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from perturb_tutorial._outside import printable, printable_errors, short
-from perturb_tutorial.datasets.json_values import is_flag, is_number, text, whole_number
+from perturb_tutorial._outside import is_number, printable, printable_errors, short
+from perturb_tutorial.datasets.json_values import is_flag, read_whole, text
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
 from perturb_tutorial.metrics.segments import run_lengths
 from perturb_tutorial.reading import read_json
@@ -154,8 +154,8 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
     images: dict[int, dict[str, Any]] = {}
     for image in content["images"]:
         try:
-            key, file = whole_number(image["id"]), Path(text(image["file_name"]))
-            sides = whole_number(image["height"]), whole_number(image["width"])
+            key, file = read_whole(image["id"]), Path(text(image["file_name"]))
+            sides = read_whole(image["height"]), read_whole(image["width"])
             label = image.get("imagenet_index")
         except (TypeError, KeyError, ValueError, OverflowError):
             problems.append(f"{path.name}: an image without id, file_name, height and width: left out")
@@ -273,9 +273,9 @@ def read_coco_json(
     path, folder = Path(annotation_file), Path(image_folder)
     content = load_json(path)
     try:
-        categories = {whole_number(c["id"]): printable(text(c["name"])) for c in content["categories"]}
+        categories = {read_whole(c["id"]): printable(text(c["name"])) for c in content["categories"]}
         keypoints = {
-            whole_number(c["id"]): [text(k) for k in c.get("keypoints") or []] for c in content["categories"]
+            read_whole(c["id"]): [text(k) for k in c.get("keypoints") or []] for c in content["categories"]
         }
     except (TypeError, KeyError, ValueError, OverflowError):
         raise ValueError(
@@ -301,8 +301,8 @@ def read_coco_json(
             ImageRecord(
                 id=key,
                 path=folder / file,
-                height=whole_number(images[key]["height"]),
-                width=whole_number(images[key]["width"]),
+                height=read_whole(images[key]["height"]),
+                width=read_whole(images[key]["width"]),
                 instances=tuple(instances[key]),
                 label=index,
                 problem=f"{file}: the image is missing from {folder}" if missing else None,

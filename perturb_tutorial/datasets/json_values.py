@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a finite number; a whole number above every float is none."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
+from perturb_tutorial._outside import is_number
 
 
 def is_flag(value: object) -> bool:
@@ -18,7 +10,7 @@ def is_flag(value: object) -> bool:
     return isinstance(value, int | float) and value in (0, 1)
 
 
-def whole_number(value: object) -> int:
+def read_whole(value: object) -> int:
     """A whole number, also as 480.0; ``ValueError`` for anything else."""
     if not isinstance(value, int | float) or not is_number(value) or value != int(value):
         raise ValueError(value)

@@ -98,7 +98,10 @@ def test_reshape_is_pytorch_grad_cams_reshape_transform(layer, noise_images):
 def test_reshape_reads_a_layer_that_is_no_map(noise_images):
     # Two heads of q, k and v: no form that the package knows, and the function sums what it likes.
     module = TinyViT(1)
-    reshape = lambda x: x[:, 1:].unflatten(2, (3, 16)).sum(2).mT.unflatten(2, (8, 8))  # noqa: E731
+
+    def reshape(x: torch.Tensor) -> torch.Tensor:
+        return x[:, 1:].unflatten(2, (3, 16)).sum(2).mT.unflatten(2, (8, 8))
+
     expected = grad_cam_with_reshape_transform(
         module, module.blocks[1].attn.qkv, noise_images, TARGETS, reshape
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,11 +50,11 @@ def corner_map(i: int, targets: list[int]) -> torch.Tensor:
     return heat
 
 
-def settings(*methods: str, **more) -> BenchmarkSettings:  # type: ignore[no-untyped-def]
+def settings(*methods: str, **more) -> BenchmarkSettings:
     return BenchmarkSettings(methods=methods, batch_size=3, **more)
 
 
-def test_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_pointing_game(tmp_path, monkeypatch) -> None:
     # The map peaks on category 1, at the left, and misses category 2, at the right; the center misses both.
     fake_method(monkeypatch, "corner", corner_map)
     data = write_coco(tmp_path, 4, [(1, LEFT), (2, RIGHT)])
@@ -88,7 +89,7 @@ def test_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untype
     np.testing.assert_allclose(own["y"], 7.9375, atol=1.5)
 
 
-def test_precision_is_the_mean_over_classes_and_the_hit_rate_over_pairs(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_precision_is_the_mean_over_classes_and_the_hit_rate_over_pairs(tmp_path, monkeypatch) -> None:
     fake_method(monkeypatch, "corner", corner_map)
     data = write_coco(tmp_path, 4, [(1, LEFT), (2, RIGHT)])
     # Category 2 is in one image only: hits 4/4 and 0/1.
@@ -110,7 +111,7 @@ def test_precision_is_the_mean_over_classes_and_the_hit_rate_over_pairs(tmp_path
     )
 
 
-def test_mean_of_the_maxima_against_the_first(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_mean_of_the_maxima_against_the_first(tmp_path, monkeypatch) -> None:
     def two_peaks(i: int, targets: list[int]) -> torch.Tensor:
         heat = torch.zeros(HEIGHT, WIDTH)
         heat[10, 10] = heat[46, 66] = 1
@@ -130,14 +131,14 @@ def test_mean_of_the_maxima_against_the_first(tmp_path, monkeypatch) -> None:  #
 
 def test_a_mask_points_by_its_saturated_cells_and_its_softened_peak_is_told_beside(
     tmp_path, monkeypatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """Salient are the cell at the top left, saturated, and eight at the right, of which one is just below 1."""
     salient = torch.zeros(8, 8)
     salient[0, 0] = 1
     salient[4:6, 4:8] = 1
     salient[5, 7] = 0.99
 
-    def learned(network, images, *_: object, **__: object) -> pt.Masks:  # type: ignore[no-untyped-def]
+    def learned(network, images, *_: object, **__: object) -> pt.Masks:
         masks = pt.learn_masks(network, images, 0, pt.MaskSettings(iterations=1, mask_scale=28))
         return replace(masks, grid=(1 - salient).expand(len(images), 1, 8, 8))
 
@@ -172,7 +173,7 @@ def _at_one(x: int, y: int) -> bool:
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (24, 40, 1), (40, 16, 4)])
-def test_variable_occlusion_points_by_itself(tmp_path, height, width, channels) -> None:  # type: ignore[no-untyped-def]
+def test_variable_occlusion_points_by_itself(tmp_path: Path, height: int, width: int, channels: int) -> None:
     from perturb_tutorial.baselines import variable_occlusion_points
 
     data, network = write_coco(tmp_path, 1, [(2, LEFT)]), tiny_network((height, width), channels)
@@ -186,7 +187,7 @@ def test_variable_occlusion_points_by_itself(tmp_path, height, width, channels) 
     assert not row["usable"] or math.isfinite(row["x"])
 
 
-def test_a_dead_map_is_a_miss_and_is_counted(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_dead_map_is_a_miss_and_is_counted(tmp_path, monkeypatch) -> None:
     whole = (0.0, 0.0, float(WIDTH), float(HEIGHT))
     fake_method(monkeypatch, "dead", lambda i, targets: torch.zeros(7, 7))
     fake_method(monkeypatch, "broken", lambda i, targets: torch.full((7, 7), math.nan))
@@ -212,7 +213,7 @@ class WithoutNumbers(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["pointing-game", "localization", "animal-parts"])
-def test_a_mask_of_scores_that_are_no_numbers_is_a_miss(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_mask_of_scores_that_are_no_numbers_is_a_miss(tmp_path, name: str) -> None:
     # It deletes everything: its peak would be the center, its box the whole image, which the object fills.
     plain = write_coco(tmp_path, 3, [(1, (0.0, 0.0, float(WIDTH), float(HEIGHT)))])
     Image.new("RGB", (WIDTH, HEIGHT), "red").save(plain.dataset.images[0].path)
@@ -240,7 +241,7 @@ def test_a_mask_of_scores_that_are_no_numbers_is_a_miss(tmp_path, name: str) -> 
     assert summary["records"]["unusable_maps"] == {"mask": 1}
 
 
-def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_localization(tmp_path, monkeypatch) -> None:
     # The object is the left half, which the map gives at 1 over a background of 0.4: of the value thresholds all from
     # α = 0.05 up are right, since (0.4 − 0.4) / 0.6 = 0; at α = 0 the whole image has an IoU of ½ and is right as well.
     def half(i: int, targets: list[int]) -> torch.Tensor:
@@ -275,7 +276,7 @@ def test_localization(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
     assert curve["alphas"][:3] == [0, 0.05, 0.1]
 
 
-def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> None:
     # One row less than half of the image.
     data = write_coco(tmp_path, 10, [(1, (0.0, 0.0, float(WIDTH), HEIGHT / 2 - 1))])
     asked = settings("whole_image", held_out_share=0.5)
@@ -283,7 +284,7 @@ def test_the_whole_image_is_wrong_for_a_small_object(tmp_path, monkeypatch) -> N
     assert figure(summary, name="error", threshold="value", method="whole_image")["estimate"] == 1
 
 
-def test_what_too_few_images_cannot_carry_is_left_out_with_the_reason(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_too_few_images_cannot_carry_is_left_out_with_the_reason(tmp_path: Path) -> None:
     data = write_coco(tmp_path, 9, [(1, (0.0, 0.0, WIDTH / 2, float(HEIGHT)))])
     asked = settings("gradient", held_out_share=0.5)  # 4 of 9 images
     summary = run_benchmark("localization", data, tiny_network(), tmp_path / "out", asked).summary
@@ -305,7 +306,7 @@ def test_what_too_few_images_cannot_carry_is_left_out_with_the_reason(tmp_path) 
 @pytest.mark.parametrize(("peak", "right"), [(2, True), (1, False)])
 def test_localization_on_an_image_smaller_than_the_input(
     tmp_path, monkeypatch, peak: int, right: bool
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     # The object is one pixel of a 16×16 image, that is 2×2 of the input's 32×32: a box of one pixel has an IoU of ¼.
     def dot(i: int, targets: list[int]) -> torch.Tensor:
         heat = torch.zeros(32, 32)
@@ -326,7 +327,7 @@ def test_localization_on_an_image_smaller_than_the_input(
     assert set(frame["right_value"].str[10]) == {"01"[right]}
 
 
-def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tmp_path) -> None:
     from perturb_tutorial.metrics import right_by_alpha
 
     data, network = write_coco(tmp_path, 2, [(1, (8.0, 4.0, 40.0, 40.0))]), tiny_network()
@@ -342,13 +343,13 @@ def test_the_localization_preset_asks_the_mask_for_the_best_predicted_classes(tm
         assert text == "".join("01"[int(r)] for r in right)
 
 
-def test_of_five_classes_the_localization_preset_leaves_one_out(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_of_five_classes_the_localization_preset_leaves_one_out(tmp_path, monkeypatch) -> None:
     # The scores of all five sum to 1 on any image.
     sets = []
 
     def learn(
         network: pt.Network, images: torch.Tensor, targets: list[list[int]], *rest, **options
-    ) -> pt.Masks:  # type: ignore[no-untyped-def]
+    ) -> pt.Masks:
         sets.extend(targets)
         return pt.learn_masks(network, images, targets, *rest, **options)
 
@@ -360,7 +361,7 @@ def test_of_five_classes_the_localization_preset_leaves_one_out(tmp_path, monkey
     assert sets == pt.top_classes(network, load_images([i.path for i in data.dataset.images], 32), 4)
 
 
-def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_grid_pointing_game(tmp_path, monkeypatch) -> None:
     # Of the mass 9 + 1·3, three quarters lie in the top left cell; negative values do not count.
     def top_left(i: int, targets: list[int]) -> torch.Tensor:
         heat = torch.full((32, 32), -1.0)
@@ -386,7 +387,7 @@ def test_grid_pointing_game(tmp_path, monkeypatch) -> None:  # type: ignore[no-u
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (24, 40, 1)])
-def test_a_mosaic_is_squashed_to_the_input(tmp_path, height, width, channels) -> None:  # type: ignore[no-untyped-def]
+def test_a_mosaic_is_squashed_to_the_input(tmp_path: Path, height: int, width: int, channels: int) -> None:
     from perturb_tutorial.benchmarks.plan import Mosaic
     from perturb_tutorial.benchmarks.worker import load_scene
     from perturb_tutorial.metrics import mosaic
@@ -402,7 +403,7 @@ def test_a_mosaic_is_squashed_to_the_input(tmp_path, height, width, channels) ->
     np.testing.assert_allclose(scene.image.numpy(), expected, atol=1e-6)
 
 
-def test_every_benchmark_of_a_gray_rectangle(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_every_benchmark_of_a_gray_rectangle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny_network((24, 40), channels=1)
     box = (20.0, 15.0, 30.0, 25.0)
 
@@ -446,7 +447,7 @@ def test_every_benchmark_of_a_gray_rectangle(tmp_path, monkeypatch) -> None:  # 
         run_benchmark("faithfulness", plain, other, tmp_path / "faithfulness", asked)
 
 
-def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_animal_parts(tmp_path, monkeypatch) -> None:
     # The map is 1 at the left, ½ at the right: mask values 0 and ½ where eyes are, 1 − 0 = 1 in the middle at the feet.
     def sides(i: int, targets: list[int]) -> torch.Tensor:
         heat = torch.zeros(HEIGHT, WIDTH)
@@ -487,7 +488,7 @@ def test_animal_parts(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped
         run_benchmark("animal-parts", data, network, tmp_path / "two", asked.replace(minimum_images=4))
 
 
-def test_the_initial_disc_is_the_mask_before_the_first_step(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_initial_disc_is_the_mask_before_the_first_step(tmp_path) -> None:
     from perturb_tutorial.metrics import resize_map, window_means
 
     data, network = write_coco(tmp_path, 2, [(1, LEFT)]), tiny_network()
@@ -508,7 +509,7 @@ def test_the_initial_disc_is_the_mask_before_the_first_step(tmp_path) -> None:  
         assert row["feet"] == pytest.approx(window_means(mask, parts["foot"]), abs=1e-6)
 
 
-def test_animals_without_a_class_of_their_own(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_animals_without_a_class_of_their_own(tmp_path) -> None:
     """An auklet is asked for as the birds; an animal that nobody can name is not; a bystander's eyes do not count."""
     from perturb_tutorial.benchmarks.animal_parts import AnimalParts, group_of
     from perturb_tutorial.datasets import imagenet_classes_of
@@ -562,7 +563,7 @@ def test_animals_without_a_class_of_their_own(tmp_path) -> None:  # type: ignore
         assert len(question.image.instances) == 1
 
 
-def test_faithfulness(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_faithfulness(tmp_path, monkeypatch) -> None:
     from perturb_tutorial.perturbations import fully_perturbed
 
     generator = torch.Generator().manual_seed(0)

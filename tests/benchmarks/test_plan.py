@@ -18,7 +18,7 @@ BOX = (4.0, 4.0, 12.0, 12.0)
 
 
 @pytest.fixture
-def data(tmp_path) -> BenchmarkData:  # type: ignore[no-untyped-def]
+def data(tmp_path) -> BenchmarkData:
     return write_coco(tmp_path, 7, [(1, BOX), (2, BOX)])
 
 
@@ -120,7 +120,7 @@ def test_two_images_with_one_id_are_refused_before_anything_is_computed(data: Be
         plan_benchmark("faithfulness", data)
 
 
-def test_other_data_in_cocos_format_are_refused_and_cocos_own_names_are_not(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_other_data_in_cocos_format_are_refused_and_cocos_own_names_are_not(tmp_path) -> None:
     from perturb_tutorial.files import read_table
 
     names = {int(row["category_id"]): row["category"] for row in read_table("coco_to_imagenet.csv")}
@@ -141,7 +141,7 @@ def test_other_data_in_cocos_format_are_refused_and_cocos_own_names_are_not(tmp_
         read({16: "car"})
 
 
-def test_unknown_names_and_data_without_use_are_one_line(data: BenchmarkData, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_names_and_data_without_use_are_one_line(data: BenchmarkData, tmp_path) -> None:
     with pytest.raises(ValueError, match="benchmark: expected one of pointing-game"):
         plan_benchmark("pointing", data)
     with pytest.raises(ValueError, match="needs segments"):

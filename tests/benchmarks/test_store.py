@@ -52,7 +52,7 @@ def test_what_a_killed_writer_left_is_no_record(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["part-00000000.parquet"]
 
 
-def test_a_finished_record_is_never_computed_again(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_finished_record_is_never_computed_again(tmp_path: Path, monkeypatch) -> None:
     data, network = write_coco(tmp_path, 4, [(1, BOX)]), tiny_network()
     settings = BenchmarkSettings(methods=("gradient",), batch_size=2)
     first = run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
@@ -61,7 +61,7 @@ def test_a_finished_record_is_never_computed_again(tmp_path: Path, monkeypatch) 
     asked = []
     measure = Worker.measure
 
-    def counted(self: Worker, batch):  # type: ignore[no-untyped-def]
+    def counted(self: Worker, batch):
         asked.append(batch.number)
         return measure(self, batch)
 
@@ -78,7 +78,7 @@ def test_other_settings_in_the_same_folder_are_refused_with_what_differs(tmp_pat
     data, network = write_coco(tmp_path, 2, [(1, BOX)]), tiny_network()
     settings = BenchmarkSettings(methods=("gradient",))
 
-    def run(settings: BenchmarkSettings = settings, data=data, network=network):  # type: ignore[no-untyped-def]
+    def run(settings: BenchmarkSettings = settings, data=data, network=network):
         return run_benchmark("pointing-game", data, network, tmp_path / "out", settings)
 
     run()
@@ -180,7 +180,7 @@ def test_no_space_left_is_one_line_and_leaves_nothing_half_written(tmp_path: Pat
     assert os.listdir(tmp_path / "r.parquet") == ["part-00000000.parquet"]
 
 
-def test_a_missing_extra_is_named_with_its_command(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_extra_is_named_with_its_command(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
         ImportError, match=r"pandas and pyarrow: pip install 'perturb_tutorial\[benchmarks\]'"

@@ -36,7 +36,7 @@ def on_gpu() -> pt.Network:
 
 
 @pytest.fixture(scope="module")
-def photographs():  # type: ignore[no-untyped-def]
+def photographs():
     """The 25 photographs with a class, in the order of the stored masks."""
     return pt.load_samples(224)
 

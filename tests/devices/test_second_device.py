@@ -40,13 +40,13 @@ def wrong() -> dict[str, str]:
     return run_all("import second_device_runs as runs; runs.main()")
 
 
-def test_the_other_device_gives_what_the_cpu_gives(wrong) -> None:  # type: ignore[no-untyped-def]
+def test_the_other_device_gives_what_the_cpu_gives(wrong) -> None:
     assert len(wrong) > 25
     failed = {name: trace for name, trace in wrong.items() if trace}
     assert not failed, "\n\n".join(f"{name}:\n{trace}" for name, trace in failed.items())
 
 
-def test_every_method_and_benchmark_is_among_the_runs(wrong) -> None:  # type: ignore[no-untyped-def]
+def test_every_method_and_benchmark_is_among_the_runs(wrong) -> None:
     from perturb_tutorial.baselines import METHODS
     from perturb_tutorial.benchmarks.registry import BENCHMARKS
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import perturb_tutorial as pt
 from perturb_tutorial.activations import spatial_sizes
 from perturb_tutorial.baselines import METHODS, saliency
+from perturb_tutorial.networks.scored import Score
 
 SETTINGS = pt.MaskSettings(iterations=12, tv_weight=0.01)
 CLASS = 3
@@ -127,7 +128,9 @@ def test_a_classs_logit_as_own_score_gives_the_map_of_that_class(method: str, no
     ],
     ids=["segmentation", "detection", "regression"],
 )
-def test_modules_without_classes_are_explained_where_the_evidence_lies(module: nn.Module, score) -> None:  # type: ignore[no-untyped-def]
+def test_modules_without_classes_are_explained_where_the_evidence_lies(
+    module: nn.Module, score: Score
+) -> None:
     network = network_of(module)
     images = torch.cat([spots(4, 4), spots(18, 20)])
     settings = pt.MaskSettings(iterations=80, area_weight=1e-3, tv_weight=0.01, mask_scale=56.0)
@@ -191,7 +194,7 @@ def test_masks_on_a_layer_take_a_score_too() -> None:
         (lambda logits: logits[:, 0].detach(), r"^network: expected logits with a gradient"),
     ],
 )
-def test_a_score_that_cannot_be_explained_is_refused_in_one_sentence(score, line: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_score_that_cannot_be_explained_is_refused_in_one_sentence(score: Score, line: str) -> None:
     network = network_of(tiny_module())
     with pytest.raises(ValueError, match=line) as caught:
         pt.learn_masks(network, torch.rand(1, 3, 32, 32), None, SETTINGS, score=score)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies"))
 import empty_masks as tool
 
 
-def test_a_score_relative_to_its_start_is_as_good_as_weights_times_the_score(tiny, noise_images) -> None:  # type: ignore[no-untyped-def]
+def test_a_score_relative_to_its_start_is_as_good_as_weights_times_the_score(tiny, noise_images) -> None:
     """λ₁ A + λ₂ TV + s/s₀ and s₀ λ₁ A + s₀ λ₂ TV + s differ by the factor s₀, to which Adam is blind."""
     settings = pt.MaskSettings(iterations=12, area_weight=4e-4)
     targets = [[0], [1, 2], [4]]
@@ -72,7 +72,7 @@ def test_the_three_rules_by_hand() -> None:
         ({"mask": {"game": "preservation"}}, "expected masks of the deletion game, got preservation"),
     ],
 )
-def test_a_run_of_no_use_is_one_line(tmp_path: Path, capsys, changes: dict[str, object], line: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_of_no_use_is_one_line(tmp_path: Path, capsys, changes: dict[str, object], line: str) -> None:
     settings = {"methods": ["mask"], "mask": {"game": "deletion"}, **changes}
     (tmp_path / SETTINGS).write_text(json.dumps(settings))
     assert tool.main([str(tmp_path), str(tmp_path), "--records", str(tmp_path / "rows")]) == 2

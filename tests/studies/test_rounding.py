@@ -17,7 +17,7 @@ import rounding as tool
 
 
 @pytest.fixture
-def masks(tiny, noise_images) -> pt.Masks:  # type: ignore[no-untyped-def]
+def masks(tiny, noise_images) -> pt.Masks:
     return pt.learn_masks(tiny, noise_images, [0, 1, 2], pt.MaskSettings(iterations=3))
 
 
