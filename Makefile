@@ -2,7 +2,8 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 # A worker for each core, with one thread; the tests of a file or a chapter stay together.
-PYTEST := $(RUN) -m pytest -n logical --dist loadscope --nbval --nbval-current-env -p no:cacheprovider --ignore tests/browser
+WORKERS := -n logical --dist loadscope --durations 20
+PYTEST := $(RUN) -m pytest $(WORKERS) --nbval --nbval-current-env -p no:cacheprovider --ignore tests/browser
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # PyTorch, oneDNN and MKL each choose their own instructions.
 WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
@@ -17,7 +18,7 @@ setup:  ## install the package and everything that tests and book need into .ven
 
 test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
 	$(ONE_THREAD) $(PYTEST) book/*.ipynb tests
-	$(ONE_THREAD) $(RUN) -m pytest tests/browser
+	$(ONE_THREAD) $(RUN) -m pytest $(WORKERS) tests/browser
 
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
 	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/live

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -52,17 +53,25 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def sites(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
-    """Both books, built by the command that `make book` runs, each served from a sub-folder."""
-    top = tmp_path_factory.mktemp("served")
+def sites(chromium: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
+    """Both books, built by the command that `make book` runs, each served from a sub-folder.
+
+    The processes of one run share what the first of them has built; each serves it to its own browser.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    top = (shared if worker_id == "master" else shared.parent) / "served"
     folder = top / "some" / "folder"
     # The demo's other pages are the book's own.
     built = [Site("book", folder / "book"), Site("demo", folder / "demo", visited="0*.html")]
-    build(ROOT, tmp_path_factory.mktemp("book-output"), built[0].folder)
-    # After the book: its scripts are fetched by then.
-    demo = tmp_path_factory.mktemp("demo")
-    write_demo_book(demo)
-    build(demo, tmp_path_factory.mktemp("demo-output"), built[1].folder)
+    with FileLock(top.with_suffix(".lock")):
+        if not folder.exists():
+            work = tmp_path_factory.mktemp("build")
+            build(ROOT, work / "book-output", work / "some" / "folder" / "book")
+            # After the book: its scripts are fetched by then.
+            write_demo_book(work / "demo")
+            build(work / "demo", work / "demo-output", work / "some" / "folder" / "demo")
+            folder.parent.mkdir(parents=True)
+            (work / "some" / "folder").rename(folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(top)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
