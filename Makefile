@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # PyTorch, oneDNN and MKL each choose their own instructions.
 WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup test test-variants bench bench-gpu lint book kit chapters reproduce clean
+.PHONY: help setup test test-code test-pages test-variants bench bench-gpu lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | awk -F'\t' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -16,8 +16,13 @@ help:  ## say what the targets do
 setup:  ## install the package and everything that tests and book need into .venv
 	@$(PYTHON) tools/environment.py
 
-test: lint  ## check style and types, run the tests, run every chapter and compare its outputs
+test: lint  ## check style and types, then both of the next two at once: a browser mostly waits
+	@$(MAKE) --no-print-directory --jobs 2 test-code test-pages
+
+test-code: setup  ## run the tests, run every chapter and compare its outputs
 	$(ONE_THREAD) $(PYTEST) book/*.ipynb tests
+
+test-pages: setup  ## build the book and try it in Chromium
 	$(ONE_THREAD) $(RUN) -m pytest $(WORKERS) tests/browser
 
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512

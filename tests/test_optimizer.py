@@ -166,22 +166,32 @@ def assert_alike(a, b):
     assert np.corrcoef(a.flatten(), b.flatten())[0, 1] >= 0.99
 
 
-def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs):
-    rows = [foolbox_photographs.names.index(name) for name in ("bull_mastiff", "bald_eagle")]
-    images, targets = foolbox_photographs.images[rows], [foolbox_photographs.targets[row] for row in rows]
-    together = pt.learn_masks(lite0, images, targets)
-    # The first one's path is the more chaotic.
-    alone = pt.learn_masks(lite0, images[:1], targets[:1])
-    assert_alike(alone.saliency[0], together.saliency[0])
+def photographs_of(samples, *names):
+    rows = [samples.names.index(name) for name in names]
+    return samples.images[rows], [samples.targets[row] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def learned_alone(lite0, foolbox_photographs):
+    """Of one photograph the mask in each game."""
+    return {
+        game: pt.learn_masks(
+            lite0, *photographs_of(foolbox_photographs, "bald_eagle"), pt.MaskSettings(game=game)
+        )
+        for game in ("deletion", "preservation")
+    }
+
+
+def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs, learned_alone):
+    together = pt.learn_masks(lite0, *photographs_of(foolbox_photographs, "bull_mastiff", "bald_eagle"))
+    assert_alike(learned_alone["deletion"].saliency[0], together.saliency[1])
 
 
 @pytest.mark.parametrize("game", ["deletion", "preservation"])
-def test_a_mask_learned_now_is_the_stored_one(lite0, foolbox_photographs, request, game):
+def test_a_mask_learned_now_is_the_stored_one(learned_alone, foolbox_photographs, request, game):
     """What the tests of all 20 photographs say of the stored masks holds for the optimizer as it is."""
     row = foolbox_photographs.names.index("bald_eagle")
-    image, target = foolbox_photographs.images[row : row + 1], foolbox_photographs.targets[row]
-    now = pt.learn_masks(lite0, image, target, pt.MaskSettings(game=game))
-    assert now.agrees_with(request.getfixturevalue(f"{game}_masks")[row])
+    assert learned_alone[game].agrees_with(request.getfixturevalue(f"{game}_masks")[row])
 
 
 SHORT = pt.MaskSettings(iterations=5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import nbformat
 import pytest
-from built_site import Site, notebook_of
+from built_site import ROOT, Site, Visit, notebook_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,28 +47,35 @@ def shown_controls(notebook: Any) -> dict[str, int]:
     return counts
 
 
-def test_each_control_appears_exactly_once(sites: list[Site], open_page: Callable[..., Any]) -> None:
-    seen = 0
-    for site, page, notebook in widget_pages(sites):
-        tab, _ = open_page(site, page)
-        for model, expected in shown_controls(notebook).items():
-            found = tab.locator(f"{CONTROLS[model]}:visible").count()
-            assert found == expected, f"{site.name}/{page}: {found} {model} for {expected}"
-            seen += found
-        assert tab.locator(".perturb-live-only:visible").count() == 0, (
-            f"{page} shows what only a kernel can do"
-        )
-        tab.context.close()
-    assert seen >= 4
-
-
-def widget_pages(sites: list[Site]) -> list[tuple[Site, str, Any]]:
-    pages = [(site, page, notebook_of(site, page)) for site in sites for page in site.pages]
-    return [
-        (site, page, notebook)
-        for site, page, notebook in pages
-        if notebook and "widgets" in notebook.metadata
+def pages_with_controls() -> list[tuple[str, str]]:
+    """Site and page of each chapter that has controls, and of the demo."""
+    chapters = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
+    shown = [
+        path.stem
+        for path in chapters
+        if "widgets" in nbformat.read(path, as_version=nbformat.NO_CONVERT).metadata
     ]
+    return [("book", f"{stem}.html") for stem in shown] + [("demo", "01_demo.html")]
+
+
+@pytest.fixture(scope="module", params=pages_with_controls(), ids="/".join)
+def opened(
+    request: pytest.FixtureRequest, sites: list[Site], open_page: Callable[..., Any]
+) -> Iterator[tuple[Any, Visit, Any]]:
+    """A page with controls, what it does, and the notebook behind it."""
+    name, page = request.param
+    site = next(site for site in sites if site.name == name)
+    tab, visit = open_page(site, page)
+    yield tab, visit, notebook_of(site, page)
+    tab.context.close()
+
+
+def test_each_control_appears_exactly_once(opened: tuple[Any, Visit, Any]) -> None:
+    tab, _, notebook = opened
+    shown = shown_controls(notebook)
+    assert any(shown.values())
+    assert {model: tab.locator(f"{CONTROLS[model]}:visible").count() for model in shown} == shown
+    assert tab.locator(".perturb-live-only:visible").count() == 0, "the page shows what only a kernel can do"
 
 
 def picture(tab: Any, control: Any) -> str:
@@ -83,25 +91,22 @@ def press(tab: Any, control: Any, key: str) -> str:
     return picture(tab, control)
 
 
-def test_arrow_keys_change_the_picture(sites: list[Site], open_page: Callable[..., Any]) -> None:
+def test_arrow_keys_change_the_picture(opened: tuple[Any, Visit, Any]) -> None:
     """Each slider, drop-down list and group of buttons: there and back with the keyboard alone."""
-    for site, page, _ in widget_pages(sites):
-        tab, visit = open_page(site, page)
-        focus = {
-            ".widget-slider": ".noUi-handle",
-            ".widget-dropdown": "select",
-            ".widget-toggle-buttons": ".mod-active",
-        }
-        for kind, handle in focus.items():
-            for control in tab.locator(f"{kind}:visible").all():
-                before = picture(tab, control)
-                control.locator(handle).first.focus()
-                moved = next((key for key in ARROWS if press(tab, control, key) != before), None)
-                assert moved, f"{site.name}/{page}: no arrow key changes the picture of a {kind}"
-                back = press(tab, control, ARROWS[moved])
-                assert back == before, f"{site.name}/{page}: no way back after {moved} of a {kind}"
-        assert not visit.errors
-        tab.context.close()
+    tab, visit, _ = opened
+    focus = {
+        ".widget-slider": ".noUi-handle",
+        ".widget-dropdown": "select",
+        ".widget-toggle-buttons": ".mod-active",
+    }
+    for kind, handle in focus.items():
+        for control in tab.locator(f"{kind}:visible").all():
+            before = picture(tab, control)
+            control.locator(handle).first.focus()
+            moved = next((key for key in ARROWS if press(tab, control, key) != before), None)
+            assert moved, f"no arrow key changes the picture of a {kind}"
+            assert press(tab, control, ARROWS[moved]) == before, f"no way back after {moved} of a {kind}"
+    assert not visit.errors
 
 
 def test_sliders_are_named_and_speak_their_value(sites: list[Site], open_page: Callable[..., Any]) -> None:
