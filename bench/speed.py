@@ -204,7 +204,7 @@ def shares(bench: Bench, batch: int) -> dict[str, dict[str, float]]:
         "torch": torch_shares(lambda: bench.learn(batch, settings.replace(iterations=2))),
     }
     if "onnx" in bench.engines:
-        from perturb_tutorial.engines.openvino import joint_bytes
+        from perturb_tutorial.engines.graph_files import joint_bytes
 
         image = bench.pictures[:1]
         inputs = {

@@ -143,13 +143,12 @@ class ImageCanvas:
 class ExportedCanvas(ImageCanvas):
     """The same with score and gradient from the exported graph (``engine="onnx"``)."""
 
-    precisions = ("float32", "tf32")  # which are one on a CPU
     own_scores = False
 
     def _prepare(self) -> None:
         from perturb_tutorial.engines.openvino import JointRuntime
 
-        self.runtime = JointRuntime(self.network, self.settings, len(self.images))
+        self.runtime = JointRuntime(self.network, self.settings, len(self.images), self.precision)
         self.pictures = torch.stack([self.padded(self.images), self.padded(self.background)])
 
     def score(self, grid: Tensor, step: Step) -> Tensor:

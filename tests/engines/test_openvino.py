@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from small_inputs import FailsOnBlack, tiny_module
 
 import perturb_tutorial as pt
+from perturb_tutorial.engines import graph_files
 from perturb_tutorial.engines import openvino as openvino_engine
-from perturb_tutorial.engines.openvino import JointRuntime, cache_folder
+from perturb_tutorial.engines.graph_files import cache_folder
+from perturb_tutorial.engines.openvino import JointRuntime, _openvino
 from perturb_tutorial.perturbations import fully_perturbed
 
 KINKED = 0.02
@@ -165,7 +167,6 @@ import socket, sys
 asked = []
 real = socket.getaddrinfo
 socket.getaddrinfo = lambda host, *rest, **more: asked.append(host) or real(host, *rest, **more)
-from perturb_tutorial.engines.openvino import _openvino
 _openvino()
 import time; time.sleep(1)  # a thread of its own would have asked by now
 print(asked)
@@ -213,7 +214,7 @@ def test_graphs_of_another_writer_are_not_read(tiny, noise_images, monkeypatch):
     pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx")
     (file,) = cache_folder().glob("*.onnx")
     file.write_bytes(b"")
-    monkeypatch.setattr(openvino_engine, "WRITER", openvino_engine.WRITER + 1)
+    monkeypatch.setattr(graph_files, "_code", lambda: "another writer")
     again = pt.Network(tiny.module, mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
     pt.learn_masks(again, noise_images, 0, settings, engine="onnx")
     assert len(list(cache_folder().glob("*.onnx"))) == 2
@@ -232,7 +233,7 @@ def test_graphs_of_another_writer_are_not_read(tiny, noise_images, monkeypatch):
 )
 def test_a_wrong_graph_is_refused_at_first_use(tiny, noise_images, monkeypatch, output, factor, words):
     written = []
-    real = openvino_engine.joint_model
+    real = graph_files.joint_model
 
     def wrong(graph, name):
         model = real(graph, name)
@@ -244,7 +245,7 @@ def test_a_wrong_graph_is_refused_at_first_use(tiny, noise_images, monkeypatch, 
         written.append(name)
         return model
 
-    monkeypatch.setattr(openvino_engine, "joint_model", wrong)
+    monkeypatch.setattr(graph_files, "joint_model", wrong)
     for _ in range(2):
         with pytest.raises(ValueError, match=words) as raised:
             pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=1), engine="onnx")
@@ -264,8 +265,115 @@ def test_what_openvino_cannot_run_is_refused(tiny, noise_images, monkeypatch):
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("of", 1)]
     )
-    monkeypatch.setattr(openvino_engine, "joint_model", lambda graph, name: model)
+    monkeypatch.setattr(graph_files, "joint_model", lambda graph, name: model)
     with pytest.raises(
         ValueError, match=r"Sequential gets from OpenVINO an error \(.+\); engine='torch' works"
     ):
         pt.learn_masks(tiny, noise_images, 0, pt.MaskSettings(iterations=1), engine="onnx")
+
+
+def test_a_known_network_is_not_traced_again(tiny, noise_images, monkeypatch):
+    settings = pt.MaskSettings(iterations=2)
+    first = pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx")
+
+    def never(*_):
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(graph_files, "trace_joint", never)
+    again = pt.Network(tiny.module, mean=tiny.mean, std=tiny.std, input_size=32, device="cpu")
+    assert torch.equal(pt.learn_masks(again, noise_images, 0, settings, engine="onnx").grid, first.grid)
+    brighter = pt.Network(tiny.module, mean=(0.4, 0.4, 0.3), std=tiny.std, input_size=32, device="cpu")
+    with pytest.raises(AssertionError, match="traced"):
+        pt.learn_masks(brighter, noise_images, 0, settings, engine="onnx")
+
+
+def test_a_network_without_a_key_is_traced_and_its_file_found(noise_images):
+    class Local(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny_module()
+
+        def forward(self, x):
+            return self.inner(x) * 2
+
+    networks = [pt.Network(Local(), input_size=32, device="cpu") for _ in range(2)]
+    settings = pt.MaskSettings(iterations=2)
+    for network in networks:
+        assert graph_files.graph_key(network, settings) is None
+        pt.learn_masks(network, noise_images, 0, settings, engine="onnx")
+    assert len(list(cache_folder().glob("*.onnx"))) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_scores_without_gradients_are_the_networks(tiny, noise_images, count):
+    images, settings = noise_images[:count], pt.MaskSettings()
+    blurred = fully_perturbed(images, "blur", color=tiny.mean_color)
+    weights = torch.eye(5)[torch.arange(count)]
+    runtime = JointRuntime(tiny, settings, 2)
+    cells = settings.grid_shape(32)
+    for value, pixels in ((1.0, images), (0.0, blurred)):
+        got = runtime.scores(torch.full((count, 1, *cells), value), images, blurred, weights)
+        torch.testing.assert_close(got, (tiny.scores(pixels) * weights).sum(1), atol=1e-6, rtol=1e-5)
+
+
+class Strided(torch.nn.Module):
+    """A strided depthwise convolution with an activation after it, as in EfficientNet."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 32, 1), torch.nn.ReLU6(), torch.nn.Conv2d(32, 32, 3, 2, 1, groups=32),
+            torch.nn.ReLU6(), torch.nn.Conv2d(32, 16, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+            torch.nn.Linear(16, 5),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_bfloat16_goes_the_same_way_or_is_refused(noise_images):
+    network = pt.Network(Strided(), input_size=32, device="cpu")
+    settings = pt.MaskSettings(iterations=5)
+    capable = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if not capable:
+        with pytest.raises(
+            ValueError, match=r"precision: this processor has no bfloat16; give precision='float32'"
+        ):
+            pt.learn_masks(network, noise_images, 0, settings, engine="onnx", precision="bfloat16")
+        return
+    exact, rounded = (
+        pt.learn_masks(network, noise_images, 0, settings, engine="onnx", precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert not torch.equal(rounded.history.score, exact.history.score)
+    # Three digits of a score; what is reported of the image and of the final mask is float32.
+    torch.testing.assert_close(rounded.history.score[:, 0], exact.history.score[:, 0], atol=0, rtol=0.02)
+    assert torch.equal(rounded.score_original, exact.score_original)
+    graphs = openvino_engine._Graphs(network, settings, 1)
+    kernels = [
+        node.get_rt_info()["primitiveType"].astype(str)
+        for node in graphs.joint("bf16").get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) == "GroupConvolutionBackpropData"
+    ]
+    assert ["dw" in kernel for kernel in kernels] == [True], kernels
+
+
+def test_a_wrong_graph_in_bfloat16_is_refused(tiny, noise_images, monkeypatch):
+    settings = pt.MaskSettings(iterations=1)
+    if "BF16" not in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bfloat16")
+    real = openvino_engine._with_depthwise_kernels
+
+    def wrong(openvino, core, model):
+        changed = real(openvino, core, model)
+        result = changed.outputs[1].get_node()
+        flipped = openvino.opset14.negative(result.input_value(0))
+        result.input(0).replace_source_output(flipped.output(0))
+        return changed
+
+    monkeypatch.setattr(openvino_engine, "_with_depthwise_kernels", wrong)
+    with pytest.raises(
+        ValueError, match=r"in bfloat16 a score .* a gradient of cosine -.* give precision='float32'"
+    ):
+        pt.learn_masks(tiny, noise_images, 0, settings, engine="onnx", precision="bfloat16")
