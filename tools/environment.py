@@ -43,14 +43,15 @@ def main() -> int:
     extras = options.extras if shutil.which("npm") else f"{options.extras},node"
     outside = None if Path(sys.prefix).resolve() == FOLDER else torch_outside()
     stamp, wanted = FOLDER / "stamp", fingerprint(extras, outside, options.constraints)
-    if PYTHON.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+    if PYTHON.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return 0
     if not PYTHON.is_file():
         venv.create(FOLDER, with_pip=True)
     if outside is not None:
         share(outside[1])
     constraints = FOLDER / "constraints.txt"
-    constraints.write_text(fitted(options.constraints.read_text(encoding="utf-8"), outside and outside[0]))
+    pins = options.constraints.read_text(encoding="utf-8")
+    constraints.write_text(fitted(pins, outside and outside[0]), encoding="utf-8")
     command = [
         PYTHON,
         "-m",
@@ -64,7 +65,7 @@ def main() -> int:
     ]
     done = subprocess.run([str(part) for part in command], check=False)
     if done.returncode == 0:
-        stamp.write_text(wanted)
+        stamp.write_text(wanted, encoding="utf-8")
     return done.returncode
 
 

@@ -1,9 +1,9 @@
 """Write what archives, registries and the front page say of the project: `python tools/metadata.py`.
 
 One place for each fact: pyproject.toml has name, version, description, keywords, license, Python versions and the
-address (`[project.urls] Repository`), CITATION.cff the title, the abstract, the authors and the paper that is reproduced. From
-them come `.zenodo.json` (the archive), `codemeta.json` (search engines for software) and the badges of README.md, which are
-left out while there is no address. A test compares the files with what this writes.
+address (`[project.urls] Repository`), CITATION.cff the title, the abstract, the authors and the paper that is
+reproduced. From them come `.zenodo.json` (the archive), `codemeta.json` (search engines for software) and the badges
+of README.md, which are left out while there is no address. A test compares the files with what this writes.
 
     python tools/metadata.py [--check]
 """

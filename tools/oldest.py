@@ -1,8 +1,8 @@
 """Write `constraints-oldest.txt`, the oldest direct requirements that pyproject.toml allows: `python tools/oldest.py`.
 
 A bound `name>=1.2` promises that 1.2 works; the workflow's job with these constraints tries it. What the requirements
-need in turn stays open, as for a user who holds back one package. Packages of the extra `peers` are left out: they are compared
-with, not used.
+need in turn stays open, as for a user who holds back one package. Packages of the extra `peers` are left out: they
+are compared with, not used.
 
     python tools/oldest.py [--check]
     python tools/environment.py --constraints constraints-oldest.txt

@@ -1,7 +1,8 @@
 """Build what is released, twice, and refuse it where the two differ: `python tools/release.py [--output dist]`.
 
-Wheel and source archive depend on the commit alone: every file in them carries its time (`SOURCE_DATE_EPOCH`), and the build
-backend is that of constraints.txt. So anybody can build a release again and compare the sums that this prints.
+Wheel and source archive depend on the commit alone: every file in them carries its time (`SOURCE_DATE_EPOCH`), and
+the build backend is that of constraints.txt. So anybody can build a release again and compare the sums that this
+prints.
 
     python tools/release.py --output dist [--tag v0.1.0]
 
