@@ -40,6 +40,7 @@ _MODULES = {
     "benchmarks",
     "datasets",
     "engines",
+    "export",
     "images",
     "initialization",
     "masks",
