@@ -36,6 +36,7 @@ _EXPORTS = {
 }
 _MODULES = {
     "activations",
+    "adapters",
     "baselines",
     "benchmarks",
     "datasets",
