@@ -1,8 +1,8 @@
 """Try a wheel as a stranger has it: an empty environment, no clone. `python tools/try_wheel.py dist/*.whl`
 
-It installs the wheel with the extras `samples` and `benchmarks` at the versions of constraints.txt, then runs, in an
-empty folder, README.md's first `perturb-tutorial` command, every method once, and a benchmark. A workflow calls it on
-each system.
+It installs the wheel with the extras `samples`, `benchmarks` and `coco` at the versions of constraints.txt, then
+runs, in an empty folder, README.md's first `perturb-tutorial` command, every method once, and a benchmark. A workflow
+calls it on each system.
 
     python tools/try_wheel.py WHEEL [--environment FOLDER]
 """
@@ -21,7 +21,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "samples,benchmarks"
+EXTRAS = "samples,benchmarks,coco"
 BIN, SUFFIX = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
 
 
