@@ -278,7 +278,7 @@ def main() -> None:
             "-p",
             "no:cacheprovider",
         ]
-        with open(options.tests, "w") as log:
+        with open(options.tests, "w", encoding="utf-8") as log:
             ahead.append(
                 subprocess.Popen([*pytest, "--durations", "8"], stdout=log, stderr=subprocess.STDOUT)
             )

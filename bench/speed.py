@@ -220,7 +220,7 @@ def shares(bench: Bench, batch: int) -> dict[str, dict[str, float]]:
 def machine(device: torch.device) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
     cpu = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.is_file() else []
+    names = re.findall(r"model name\s*: (.*)", cpu.read_text(encoding="utf-8")) if cpu.is_file() else []
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "cpu": names[0] if names else platform.processor(),

@@ -36,10 +36,12 @@ _EXPORTS = {
 }
 _MODULES = {
     "activations",
+    "adapters",
     "baselines",
     "benchmarks",
     "datasets",
     "engines",
+    "export",
     "images",
     "initialization",
     "masks",

@@ -20,17 +20,21 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial._outside import printable, printable_errors
+from perturb_tutorial.export import SUFFIXES as EXPORTS
+from perturb_tutorial.export import exported
 from perturb_tutorial.files import unique_stems, whole_file
-from perturb_tutorial.images import load_images
+from perturb_tutorial.images import image_sizes, load_images
 from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.objectives import class_weights, target_score
 from perturb_tutorial.perturbations import background_for, perturb
 from perturb_tutorial.plotting import explanation
-from perturb_tutorial.result_file import SUFFIXES, result_file
+from perturb_tutorial.result_file import SUFFIXES, TABLE, result_file
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import MaskSettings, check_seed, plain_value
 
 IMAGES_AT_ONCE = 8
+FOLDER = "masks"
+"""Of the output, for files of other programs."""
 
 Progress = Callable[[float], None]
 """Called with the number of images done, a fraction while a mask is being learned."""
@@ -41,7 +45,8 @@ class Request:
     """How every image is explained. ``target``: one class for all images, or None for each image's ``target_count``
     best.
 
-    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image.
+    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image. ``export``: kinds of further
+    files for other programs, of ``SUFFIXES`` in :mod:`perturb_tutorial.export`.
     """
 
     network: Network
@@ -52,6 +57,7 @@ class Request:
     layer: str | None = None
     seed: int = 0
     mask_engine: str = "torch"
+    export: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("target", "target_count", "method", "layer", "mask_engine"):
@@ -78,7 +84,8 @@ def explain_files(
     report: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Explains each image and writes its files: ``output/<stem>.png``, ``output/<stem>.npy`` (saliency, float32, input
-    size) and ``output/results.json``.
+    size), ``output/results.json`` and the same as a table, ``output/results.csv``; what is exported lies in
+    ``output/masks``.
 
     A bad image becomes a line of ``errors``; the others are still explained.
 
@@ -94,10 +101,14 @@ def explain_files(
         ValueError: where a file would be overwritten that no earlier run wrote, and whatever the method raises.
     """
     names = list(names or [str(path) for path in paths])
-    files = [[f"{stem}{suffix}" for suffix in SUFFIXES] for stem in unique_stems(names)]
+    more = [EXPORTS[kind] for kind in request.export]
+    files = [
+        [*(f"{stem}{end}" for end in SUFFIXES), *(f"{FOLDER}/{stem}{end}" for end in more)]
+        for stem in unique_stems(names)
+    ]
     outcome = Outcome()
     with result_file(output) as results:
-        results.check(chain(*files), paths)
+        results.check(chain([TABLE], *files), paths)
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             part = range(start, min(start + IMAGES_AT_ONCE, len(paths)))
             images, bad = load_images(
@@ -113,7 +124,8 @@ def explain_files(
                 explained = _explain_batch(images, request, progress and _offset(progress, start, len(good)))
                 for i, result in zip(good, explained, strict=True):
                     results.announce(files[i])
-                    if problem := result.written(output, files[i]):
+                    exports = result.exports(request.export, paths[i], names[i])
+                    if problem := result.written(output, files[i], exports):
                         outcome.errors.append(f"{names[i]}: {problem}")
                         results.forget(files[i])
                         continue
@@ -150,8 +162,16 @@ class _Explained:
             return f"{line} → not a number{state}"
         return f"{line} → {self.entry['score_masked']:.3f}, area {self.entry['area']:.2f}{state}"
 
-    def written(self, output: Path, files: Sequence[str]) -> str | None:
-        """Writes the picture and the array, called as in ``files``; what is wrong where they cannot be."""
+    def exports(self, kinds: Sequence[str], path: Path, name: str) -> list[bytes]:
+        """The contents of the files for other programs, of the photograph's own size."""
+        if not kinds or not self.saliency.isfinite().all():
+            return [b""] * len(kinds)
+        (size,) = image_sizes(path)
+        about = {"image": name, "target": self.entry["target"], "method": self.entry["method"]}
+        return [exported(kind, self.saliency, size, about) for kind in kinds]
+
+    def written(self, output: Path, files: Sequence[str], exports: Sequence[bytes]) -> str | None:
+        """Writes the picture, the array and ``exports``, called as in ``files``; what is wrong where they cannot be."""
         if not math.isfinite(self.entry["score_original"]):
             return "the network's score of it is not finite; check its weights"
         figure = explanation(
@@ -167,11 +187,12 @@ class _Explained:
         figure.savefig(picture, format="png", dpi=120)
         np.save(array, self.saliency.numpy().astype(np.float32), allow_pickle=False)
         try:
-            for name, content in zip(files, (picture, array), strict=True):
+            for name, content in zip(files, (picture.getvalue(), array.getvalue(), *exports), strict=True):
+                (output / name).parent.mkdir(exist_ok=True)
                 with whole_file(output / name) as file:
-                    file.write(content.getvalue())
+                    file.write(content)
         except OSError as error:
-            return f"{output / files[0]} and .npy cannot be written ({error.strerror or error})"
+            return f"{output / files[0]} and what goes with it cannot be written ({error.strerror or error})"
         return None
 
 

@@ -2,21 +2,27 @@
 
     {…marks of module ``sealed``, "files": ["cat.png", "cat.npy", …], "entries": [{"image": "cat.jpg", …}, …]}
 
-``files`` are what this run and earlier ones wrote, or are about to write, in the folder. Only these are replaced.
+results.csv has the same entries as a table. ``files`` are what this run and earlier ones wrote, or are about to
+write, in the folder. Only these are replaced.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from perturb_tutorial.files import whole_file
 from perturb_tutorial.reading import read_bytes
 from perturb_tutorial.sealed import LARGEST, lock, marked, read_own, write_own
 
 NAME = "results.json"
+TABLE = "results.csv"
 SUFFIXES = (".png", ".npy")
 """Of the files that one image gets."""
 
@@ -71,8 +77,11 @@ class ResultFile:
         """Errors: ``OSError`` where it cannot be written, ``ValueError`` where another process has written it."""
         if self._bytes() != self._present:
             raise ValueError(f"output: {self.path} was written by another run; give another folder")
+        self._files.add(TABLE)
         content = {"files": sorted(self._files), "entries": list(self._entries)}
         self._present = write_own(self.path, marked(content))
+        with whole_file(self.output / TABLE) as file:
+            file.write(table(self._entries).encode())
 
     def _bytes(self) -> bytes | None:
         try:
@@ -81,6 +90,44 @@ class ResultFile:
             return None
         except OSError as error:
             raise ValueError(f"output: {self.path} cannot be read ({error.strerror})") from error
+
+
+def table(entries: Iterable[Mapping[str, Any]]) -> str:
+    """``entries`` as CSV with a row each, for spreadsheets and data frames.
+
+    A value inside another has a column of its own (``target.name``, ``settings.iterations``), the values of a list
+    are joined by "; ", and a value that is None is an empty cell. Numbers are written as in JSON, so that none loses
+    a digit.
+
+    Examples:
+        >>> print(table([{"image": "a.jpg", "target": {"index": [1, 2]}, "area": 0.25, "seed": None}]), end="")
+        image,target.index,area,seed
+        a.jpg,1; 2,0.25,
+    """
+    rows = [dict(_cells(entry)) for entry in entries]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    if columns:
+        writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _cells(entry: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in entry.items():
+        if isinstance(value, Mapping):
+            yield from _cells(value, f"{before}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{before}{name}", "; ".join(map(_cell, value))
+        else:
+            yield f"{before}{name}", _cell(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_older(content: Any) -> bool:

@@ -39,7 +39,7 @@ ORDER = (
     {"canvas"},
     {"optimizer", "activations"},
     {"baselines", "datasets"},
-    {"plotting", "explain", "benchmarks"},
+    {"adapters", "plotting", "export", "explain", "benchmarks"},
     {"study"},
     {"cli"},
     {"__main__"},
@@ -47,7 +47,7 @@ ORDER = (
 METHOD = {
     "settings", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
     "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
-    "optimizer", "activations", "results", "plotting", "explain",
+    "optimizer", "activations", "results", "plotting", "export", "explain", "adapters",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,6 +14,7 @@ from small_inputs import tiny_module
 
 import perturb_tutorial as pt
 from perturb_tutorial.explain import Request, explain_files
+from perturb_tutorial.metrics import segment_mask
 from perturb_tutorial.result_file import result_file
 
 
@@ -64,7 +67,7 @@ def test_only_the_files_that_a_run_wrote_are_replaced(
     for _ in range(2):
         explain_files([photograph], request_, out)
     content = json.loads((out / "results.json").read_text())
-    assert content["files"] == ["cat.npy", "cat.png"]
+    assert content["files"] == ["cat.npy", "cat.png", "results.csv"]
     assert (content["program"], content["format"], content["version"]) == (
         "perturb-tutorial",
         1,
@@ -94,6 +97,7 @@ def test_results_of_the_first_form_are_read_as_the_programs_own(
     explain_files([photograph], request_, out)
     entries = json.loads((out / "results.json").read_text())["entries"]
     (out / "results.json").write_text(json.dumps(entries))
+    (out / "results.csv").unlink()  # the first form had none
     explain_files([photograph], request_, out)
     assert len(json.loads((out / "results.json").read_text())["entries"]) == 1
 
@@ -104,7 +108,10 @@ def test_a_run_that_is_stopped_keeps_the_earlier_entries_and_owns_its_pictures(t
     with result_file(tmp_path) as results:
         results.announce(["second.png"])  # and the process is killed
     content = json.loads((tmp_path / "results.json").read_text())
-    assert (content["entries"], content["files"]) == ([{"image": "first"}], ["second.png"])
+    assert (content["entries"], content["files"]) == (
+        [{"image": "first"}],
+        ["results.csv", "second.png"],
+    )
     (tmp_path / "second.png").write_bytes(b"half a run")
     with result_file(tmp_path) as results:
         results.check(["second.png"], [])
@@ -132,3 +139,41 @@ def test_without_locks_the_other_run_is_noticed_before_it_is_overwritten(
         with pytest.raises(ValueError, match="was written by another run"):
             second.write([{"image": "second"}])
     assert json.loads((tmp_path / "results.json").read_text())["entries"] == [{"image": "first"}]
+
+
+def test_a_table_of_the_user_is_left_alone(tmp_path: Path, request_: Request, photograph: Path) -> None:
+    (tmp_path / "results.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds results\.csv, which would be overwritten"):
+        explain_files([photograph], request_, tmp_path)
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == "mine"
+
+
+def test_exports_have_the_size_of_the_photograph_and_are_the_programs_own(
+    tmp_path: Path, request_: Request
+) -> None:
+    photograph = tmp_path / "a cat.jpg"
+    Image.new("RGB", (50, 40), "red").save(photograph)
+    request = dataclasses.replace(request_, export=("png", "rle", "polygon"))
+    (tmp_path / "out").mkdir()
+    for _ in range(2):  # the second run replaces what the first one wrote
+        outcome = explain_files([photograph], request, tmp_path / "out", names=["a cat.jpg"])
+        assert outcome.errors == []
+    masks = tmp_path / "out" / "masks"
+    assert sorted(path.name for path in masks.iterdir()) == [
+        "a cat.png",
+        "a cat.polygon.json",
+        "a cat.rle.json",
+    ]
+    with Image.open(masks / "a cat.png") as picture:
+        assert picture.size == (50, 40)
+    code = json.loads((masks / "a cat.rle.json").read_text(encoding="utf-8"))
+    assert (code["image"], code["method"], code["segmentation"]["size"]) == ("a cat.jpg", "mask", [40, 50])
+    assert segment_mask(code["segmentation"], (40, 50)).sum() == code["area"]
+    with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    (entry,) = outcome.entries
+    assert (row["image"], float(row["area"])) == ("a cat.jpg", entry["area"])
+    (masks / "dog.png").write_bytes(b"of the user")
+    photograph.rename(tmp_path / "dog.jpg")
+    with pytest.raises(ValueError, match=r"dog\.png, which would be overwritten"):
+        explain_files([tmp_path / "dog.jpg"], request, tmp_path / "out")

@@ -3,7 +3,7 @@
 A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and the
 network is not used, if pyproject.toml and constraints.txt have not changed since the last success.
 
-    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests]
+    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests] [--constraints FILE]
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PINS = ROOT / "constraints.txt"
 EXTRAS = "samples,lite,coco,benchmarks,ray,onnx,book,tests"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv with everything that tests and book need.")
     parser.add_argument("--extras", default=EXTRAS, help=f"extras of pyproject.toml (default: {EXTRAS})")
+    parser.add_argument(
+        "--constraints", type=Path, default=PINS, help=f"pip's constraints (default: {PINS.name})"
+    )
     options = parser.parse_args()
     # This file runs before pip could say so.
     if sys.version_info < (3, 11):  # noqa: UP036
@@ -38,15 +42,16 @@ def main() -> int:
         return 2
     extras = options.extras if shutil.which("npm") else f"{options.extras},node"
     outside = None if Path(sys.prefix).resolve() == FOLDER else torch_outside()
-    stamp, wanted = FOLDER / "stamp", fingerprint(extras, outside)
-    if PYTHON.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+    stamp, wanted = FOLDER / "stamp", fingerprint(extras, outside, options.constraints)
+    if PYTHON.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return 0
     if not PYTHON.is_file():
         venv.create(FOLDER, with_pip=True)
     if outside is not None:
         share(outside[1])
     constraints = FOLDER / "constraints.txt"
-    constraints.write_text(fitted((ROOT / "constraints.txt").read_text(), outside and outside[0]))
+    pins = options.constraints.read_text(encoding="utf-8")
+    constraints.write_text(fitted(pins, outside and outside[0]), encoding="utf-8")
     command = [
         PYTHON,
         "-m",
@@ -60,7 +65,7 @@ def main() -> int:
     ]
     done = subprocess.run([str(part) for part in command], check=False)
     if done.returncode == 0:
-        stamp.write_text(wanted)
+        stamp.write_text(wanted, encoding="utf-8")
     return done.returncode
 
 
@@ -91,9 +96,9 @@ def fitted(constraints: str, torch_version: str | None) -> str:
     return "\n".join([*kept, f"torch=={torch_version}", ""])
 
 
-def fingerprint(extras: str, outside: tuple[str, Path] | None) -> str:
+def fingerprint(extras: str, outside: tuple[str, Path] | None, constraints: Path) -> str:
     """What the environment depends on, as a text: extras, pins, the torch outside and the project folder."""
-    files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    files = [ROOT / "pyproject.toml", constraints]
     words = [extras, str(ROOT), str(outside)]
     return hashlib.sha256(b"\0".join([*map(str.encode, words), *(p.read_bytes() for p in files)])).hexdigest()
 

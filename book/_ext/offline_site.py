@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -51,6 +52,11 @@ MATHJAX = {
     # Components rather than a combined file: without menu and speech engine they are a fifth smaller.
     "loader": {"load": ["core", "input/tex-full", "output/svg", "a11y/assistive-mml"]},
     "options": {"enableAssistiveMml": True},
+}
+LAUNCH_BUTTONS = {
+    "colab_url": "https://colab.research.google.com",
+    "binderhub_url": "https://mybinder.org",
+    "notebook_interface": "jupyterlab",
 }
 FONTAWESOME_TAG = re.compile(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>")
 # GitHub Pages serves a project below /NAME/; a copy of the site elsewhere has its 404 page at the top.
@@ -91,7 +97,8 @@ def configure(app: Sphinx, config: Config) -> None:
     config.nb_ipywidgets_js = WIDGET_SCRIPTS
     config.mathjax_path = "mathjax/startup.js"
     config.mathjax3_config = {**(config.mathjax3_config or {}), **MATHJAX}
-    config.html_theme_options.update(repository_options(repository(ROOT / "pyproject.toml")))
+    address = repository(ROOT / "pyproject.toml")
+    config.html_theme_options.update(repository_options(address, built_from(ROOT)))
 
 
 def repository(pyproject: Path) -> str | None:
@@ -104,20 +111,33 @@ def repository(pyproject: Path) -> str | None:
     return address.rstrip("/") if address else None
 
 
-def repository_options(address: str | None) -> dict[str, Any]:
-    """Theme options of the repository and launch buttons: all off without an address."""
+def built_from(root: Path) -> str:
+    """What a chapter is launched from, so that it is the one on the page: the commit of the project in ``root``, or
+    where that is no repository the tag of its version.
+    """
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return f"v{project['version']}"
+
+
+def repository_options(address: str | None, version: str) -> dict[str, Any]:
+    """Theme options of the repository and launch buttons, at the commit or tag `version`; all off without address."""
     if address is None:
         off = {"use_repository_button": False, "use_issues_button": False, "use_edit_page_button": False}
         return {"repository_url": "", "launch_buttons": {}, **off}
     on_github = urlsplit(address).hostname == "github.com"
     return {
         "repository_url": address,
-        "repository_branch": "main",
+        "repository_branch": version,
         "path_to_docs": "book",
         "use_repository_button": True,
         "use_issues_button": True,
-        # Colab opens notebooks of GitHub only.
-        "launch_buttons": {"colab_url": "https://colab.research.google.com"} if on_github else {},
+        # Colab opens notebooks of GitHub only; Binder gets the environment of binder/ with the chapter.
+        "launch_buttons": LAUNCH_BUTTONS if on_github else {},
     }
 
 

@@ -34,6 +34,7 @@ _common = options.together(
     click.option("--ray-address", type=TEXT, metavar="ADDRESS", help="A cluster.  [default: RAY_ADDRESS, or here]"),
     click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
                  help="Of each of Ray's workers without a GPU."),
+    click.option("--dry-run", is_flag=True, help="Say how many questions, how long and how much disc; write nothing."),
     click.option("--output", type=PATH, required=True, metavar="DIR", help="Made, or resumed."),
 )  # fmt: skip
 
@@ -124,6 +125,7 @@ def _run(
     engine: str,
     ray_address: str | None,
     cores_per_worker: int | None,
+    dry_run: bool = False,
     images: Path | None = None,
     near: bool = False,
     **values: Any,
@@ -131,6 +133,7 @@ def _run(
     from tqdm import tqdm
 
     from perturb_tutorial.benchmarks.data import read_data
+    from perturb_tutorial.benchmarks.report import write_report
     from perturb_tutorial.benchmarks.run import run_benchmark
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 
@@ -146,6 +149,12 @@ def _run(
         for line in source.dataset.problems:
             say(f"left out: {line}", err=True)
         network = load(network_name, weights, device)
+        if dry_run:
+            from perturb_tutorial.benchmarks.estimate import estimate
+
+            for line in estimate(name, source, network, settings).lines():
+                say(line)
+            return DONE
         # disable=None: a bar on a terminal, none in a pipe.
         with tqdm(unit="record", disable=None) as bar:
 
@@ -164,6 +173,7 @@ def _run(
                 cores_per_worker=cores_per_worker,
                 progress=progress,
             )
+        write_report(outcome.folder, outcome.summary)
     _print_outcome(outcome)
     return DONE if _has_good_images(outcome) else MISTAKE
 

@@ -61,6 +61,12 @@ if TYPE_CHECKING:
     "--layer", type=TEXT, metavar="NAME", help="The layer that the method reads, or that the mask masks."
 )
 @options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
+@click.option(
+    "--export",
+    type=click.Choice(["png", "polygon", "rle"]),
+    multiple=True,
+    help="Also the map for other programs, at the photograph's own size, in DIR/masks; may be repeated.",
+)
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Made if it is not there.")
 def explain(
     images: tuple[str, ...],
@@ -76,6 +82,7 @@ def explain(
     seed: int,
     device: str,
     mask_engine: str,
+    export: tuple[str, ...],
     output: Path,
 ) -> int:
     """Explain photographs: a picture, the saliency as an array and a line of results for each."""
@@ -99,9 +106,8 @@ def explain(
 
     from perturb_tutorial.explain import Request
 
-    request = Request(
-        network, settings, chosen, find_preset(preset).target_count, method, layer, seed, mask_engine
-    )
+    count, kinds = find_preset(preset).target_count, tuple(dict.fromkeys(export))
+    request = Request(network, settings, chosen, count, method, layer, seed, mask_engine, kinds)
     names = [name or "''" for name in images] + list(samples_)
     return _run(request, [*map(Path, images), *sample_paths], names, output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -40,7 +41,7 @@ def project(folder: Path, urls: str) -> Path:
 def test_without_an_address_there_is_no_button(tmp_path: Path) -> None:
     address = offline_site.repository(project(tmp_path, ""))
     assert address is None
-    options = offline_site.repository_options(address)
+    options = offline_site.repository_options(address, "v1.2.3")
     assert options.pop("repository_url") == ""
     assert options.pop("launch_buttons") == {}
     assert set(options.values()) == {False}
@@ -50,15 +51,33 @@ def test_without_an_address_there_is_no_button(tmp_path: Path) -> None:
 def test_one_address_gives_every_button(tmp_path: Path) -> None:
     urls = '[project.urls]\nRepository = "https://github.com/someone/some-book/"\n'
     address = offline_site.repository(project(tmp_path, urls))
-    options = offline_site.repository_options(address)
+    options = offline_site.repository_options(address, "v1.2.3")
     assert options["repository_url"] == "https://github.com/someone/some-book"
     assert options["use_repository_button"] is True
-    assert "colab_url" in options["launch_buttons"]
+    assert {"colab_url", "binderhub_url"} < set(options["launch_buttons"])
+    assert options["repository_branch"] == "v1.2.3"
     assert offline_site.site_prefix(address) == "/some-book/"
 
 
+def test_a_chapter_is_launched_as_it_was_built(tmp_path: Path) -> None:
+    path = project(tmp_path, 'version = "1.2.3"\n')
+    assert offline_site.built_from(tmp_path) == "v1.2.3"
+
+    def git(*words: str) -> str:
+        named = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", str(tmp_path), *named, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", path.name)
+    git("commit", "-qm", "one")
+    first = git("rev-parse", "HEAD")
+    git("commit", "-qm", "two", "--allow-empty")
+    assert offline_site.built_from(tmp_path) == git("rev-parse", "HEAD") != first
+
+
 def test_another_host_gets_no_colab_button() -> None:
-    options = offline_site.repository_options("https://git.example.org/someone/some-book")
+    options = offline_site.repository_options("https://git.example.org/someone/some-book", "v1.2.3")
     assert options["use_repository_button"] is True
     assert options["launch_buttons"] == {}
     assert offline_site.site_prefix("https://git.example.org/someone/some-book") is None

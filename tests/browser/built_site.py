@@ -36,7 +36,7 @@ DEMO_WELCOME = """\
 A page of prose: no formula, no control. Then {doc}`01_demo`.
 """
 ADDRESS = "https://github.com/someone/some-book"
-DEMO_PROJECT = f'[project]\nname = "demo"\n[project.urls]\nRepository = "{ADDRESS}"\n'
+DEMO_PROJECT = f'[project]\nname = "demo"\nversion = "1.2.3"\n[project.urls]\nRepository = "{ADDRESS}"\n'
 
 
 @dataclass

@@ -213,12 +213,15 @@ def test_no_page_loads_from_another_host(sites: list[Site]) -> None:
 
 
 def test_buttons_follow_the_projects_address(sites: list[Site]) -> None:
-    """Stated once, in pyproject.toml: with it a chapter leads to repository and Colab, else nowhere."""
+    """Stated once, in pyproject.toml: with it a chapter leads to repository, Colab and Binder, else nowhere."""
     demo = next(site for site in sites if site.name == "demo")
     chapter = (demo.folder / "01_demo.html").read_text(encoding="utf-8")
     assert f'href="{ADDRESS}"' in chapter
     assert (
-        "https://colab.research.google.com/github/someone/some-book/blob/main/book/01_demo.ipynb" in chapter
+        "https://colab.research.google.com/github/someone/some-book/blob/v1.2.3/book/01_demo.ipynb" in chapter
+    )
+    assert (
+        "https://mybinder.org/v2/gh/someone/some-book/v1.2.3?urlpath=lab/tree/book/01_demo.ipynb" in chapter
     )
     assert '"/some-book/"' in (demo.folder / "404.html").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -227,6 +230,7 @@ def test_buttons_follow_the_projects_address(sites: list[Site]) -> None:
         for page in book.pages:
             html = (book.folder / page).read_text(encoding="utf-8")
             assert "colab.research" not in html
+            assert "mybinder" not in html
             assert 'aria-label="Source repository"' not in html
             assert "btn-source-repository-button" not in html
 

@@ -75,7 +75,12 @@ def test_explain_a_sample_within_a_minute(tmp_path):
     assert float(saliency.mean()) == pytest.approx(entry["area"], abs=1e-5)
     with Image.open(tmp_path / "out" / "chelsea.png") as picture:
         assert picture.width > 600
-    assert sorted(os.listdir(tmp_path / "out")) == ["chelsea.npy", "chelsea.png", "results.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "chelsea.npy",
+        "chelsea.png",
+        "results.csv",
+        "results.json",
+    ]
 
 
 def test_explain_photographs_of_the_user(tmp_path, quick, capsys):
@@ -98,7 +103,8 @@ def test_explain_photographs_of_the_user(tmp_path, quick, capsys):
     ]
     assert cli.run([*arguments, "--target", "Egyptian cat", "--game", "preservation", "--seed", "3"]) == 0
     assert sorted(os.listdir(out)) == [
-        "Cat_2.npy", "Cat_2.png", "cat.npy", "cat.png", "coffee.npy", "coffee.png", "results.json",
+        "Cat_2.npy", "Cat_2.png", "cat.npy", "cat.png", "coffee.npy", "coffee.png", "results.csv",
+        "results.json",
     ]  # fmt: skip
     entries = results(out)
     assert [entry["image"] for entry in entries] == [str(first), str(second), "coffee"]
@@ -352,7 +358,7 @@ def test_a_network_that_returns_nan(tmp_path, quick, capsys, monkeypatch):
         capsys.readouterr().err
         == "error: chelsea: the network's score of it is not finite; check its weights\n"
     )
-    assert os.listdir(tmp_path / "out") == ["results.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["results.csv", "results.json"]
     assert results(tmp_path / "out") == []
 
 
