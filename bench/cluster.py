@@ -30,6 +30,8 @@ RESULTS = Path(__file__).parent / "results" / "cluster.json"
 NODES = 4
 SHORTEST, LONGEST = 2.0, 4.0
 """Seconds of a batch."""
+SMALL = {"object_store_memory": 100 * 2**20}
+"""Bytes of a node's memory for what its workers share."""
 SAMPLES = 20
 """How often a stream's memory is read."""
 
@@ -55,24 +57,25 @@ class Sleeper:
 
 
 @contextmanager
-def cluster(nodes: int, cpus: int) -> Iterator[Any]:
-    """Ray, connected to a cluster simulated on this machine: a head without cores, and nodes with ``cpus`` each."""
+def simulated(*cpus: int, **settings: Any) -> Iterator[Any]:
+    """A cluster simulated on this machine, to which Ray is connected: a head without cores, and nodes with ``cpus``.
+
+    ``settings``: of Ray's own, such as ``health_check_period_ms``.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from ray.cluster_utils import Cluster
 
-    memory = {"object_store_memory": 100 * 2**20}
-    simulated = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False} | memory
-    )
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": settings, **SMALL}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(nodes):
-            simulated.add_node(num_cpus=cpus, **memory)
-        ray.init(address=simulated.address, log_to_driver=False, logging_level="ERROR")
-        yield ray
+        for count in cpus:
+            cluster.add_node(num_cpus=count, **SMALL)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
     finally:
         ray.shutdown()
-        simulated.shutdown()
+        cluster.shutdown()
 
 
 def busy(naps: list[dict[str, Any]], start: float, end: float) -> float:
@@ -82,12 +85,14 @@ def busy(naps: list[dict[str, Any]], start: float, end: float) -> float:
 
 def efficiency(workers: int, batches: int) -> dict[str, Any]:
     """The share of the time of ``workers`` workers in which they sleep, ``batches`` batches for each."""
+    import ray
+
     from perturb_tutorial.benchmarks.ray_dispatch import Dispatcher
     from perturb_tutorial.benchmarks.ray_nodes import on_node
 
     chance = random.Random(0)
     plan = [Nap(n, chance.uniform(SHORTEST, LONGEST)) for n in range(workers * batches)]
-    with cluster(NODES, workers // NODES) as ray:
+    with simulated(*[workers // NODES] * NODES):
         remote = ray.remote(Sleeper)
 
         def hire(node: Any, share: Any) -> Any:
@@ -149,7 +154,7 @@ def stream(questions: int) -> dict[str, Any]:
     columns = {"image_id": "int64", "category_id": "int64", "category": "string", "method": "string"}
     columns |= {"hit": "bool", "seconds": "double"}
     before = megabytes()
-    with tempfile.TemporaryDirectory() as folder, cluster(2, 1):
+    with tempfile.TemporaryDirectory() as folder, simulated(1, 1):
         things = (Instance(17, (4.0, 4.0, 12.0, 12.0), 144.0),)
         names = (Path(folder, f"COCO_val2014_{n:012d}.jpg") for n in range(questions))
         images = (ImageRecord(n, name, 480, 640, things) for n, name in enumerate(names))

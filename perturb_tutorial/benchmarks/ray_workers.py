@@ -162,7 +162,7 @@ class Workers:
 
         ``BenchmarkError`` where no node is left on which one starts.
         """
-        able = [node for node in nodes.values() if node.cpus or node.gpus]
+        able = _able(nodes)
         if able and all(node.id in self._unfit for node in able):
             reasons = "; ".join(f"{node.name}: {self._unfit[node.id]}" for node in able[:NAMED])
             raise BenchmarkError(f"ray: no worker starts on any node ({reasons})")
@@ -199,8 +199,14 @@ class Workers:
         """One line after some time without a worker: what one takes, and what the nodes have."""
         if self._without is not None and time.monotonic() > self._without + WAIT:
             self._without = float("inf")
+            starting = f", {len(self.living)} still starting" if self.living else ""
             self._say(
-                f"ray: no worker for {WAIT:.0f} s. Each takes a GPU, or up to {counted(self._cores, 'core')} of a node "
-                f"without one; free: {listed(nodes.values()) or 'nothing, no node is alive'}. Waiting until there is "
+                f"ray: no worker for {WAIT:.0f} s{starting}. Each takes a GPU, or up to {counted(self._cores, 'core')} of a node "
+                f"without one; free: {listed(_able(nodes)) or 'no node has any'}. Waiting until there is "
                 "room or a node joins; Ctrl-C stops"
             )
+
+
+def _able(nodes: Mapping[str, Node]) -> list[Node]:
+    """Those that could have a worker; a cluster's head often has no cores."""
+    return [node for node in nodes.values() if node.cpus or node.gpus]
