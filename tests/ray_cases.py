@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,12 @@ QUICK = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
 
 
 class Job(NamedTuple):
-    """A batch that takes some time, and may end its worker (``status``) or raise an error."""
+    """A batch that takes some time, and may end its worker: at its end (``status``), or some seconds ``after`` it."""
 
     number: int
     seconds: float = 0.1
     status: int | None = None
+    after: float | None = None
     error: str = ""
     questions: tuple[Any, ...] = ()
     method: str = "job"
@@ -51,6 +53,8 @@ class Doer:
         time.sleep(job.seconds)
         if job.status is not None:
             os._exit(job.status)
+        if job.after is not None:
+            threading.Timer(job.after, os._exit, [1]).start()
         if job.error:
             raise ValueError(job.error)
         import ray
@@ -83,7 +87,7 @@ class Watched:
         return self._remote.options(**on_node(node, share)).remote(self._broken)
 
     def do(
-        self, jobs: Sequence[Job], after: Callable[[int], None] = lambda _: None
+        self, jobs: Iterable[Job], after: Callable[[int], None] = lambda _: None
     ) -> Iterator[dict[str, Any]]:
         """The result of each job; ``after`` is called with the number of those that are finished."""
         try:

@@ -5,8 +5,10 @@ Longer runs on other clusters are in tests/clusters: ``make test-cluster``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -27,6 +29,7 @@ from perturb_tutorial.benchmarks import (
 from perturb_tutorial.benchmarks.pointing import PointingGame
 from perturb_tutorial.benchmarks.ray_engine import RemoteWorker
 from perturb_tutorial.benchmarks.ray_nodes import Node, Share
+from perturb_tutorial.benchmarks.ray_workers import Workers
 from perturb_tutorial.benchmarks.worker import Worker
 
 ray = pytest.importorskip("ray", reason="the engine needs the extra ray")
@@ -85,6 +88,30 @@ def test_a_worker_fits_what_its_node_has_free() -> None:
     assert wrong == []
 
 
+def test_a_worker_that_cannot_start_since_its_cores_were_taken_is_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Handle:
+        def __init__(self) -> None:
+            self.ready = self
+            self.remote = object
+
+    killed: list[Any] = []
+    fake = SimpleNamespace(kill=killed.append)
+    workers = Workers(fake, lambda node, share: Handle(), cores=4, say=print)
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=4, free_gpus=0)})
+    (first,) = workers.living
+    monkeypatch.setattr(ray_workers, "SLOW_START", -1.0)
+    # All four are taken: by this worker, which only is slow, or by others, and nothing can be done.
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=0, free_gpus=0)})
+    assert workers.living == [first]
+    # Three are free, so it is not this worker that has the others, and it will not start with three.
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=3, free_gpus=0)})
+    assert [actor.share for actor in workers.living] == [Share(3, 0)]
+    assert killed == [first.handle]
+    assert list(workers.waiting.values()) == workers.living
+
+
 def test_nodes_of_one_core_give_the_local_engines_records_though_a_worker_is_killed(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -113,7 +140,10 @@ def test_a_batch_that_always_kills_its_worker_is_named_after_the_rest_is_done(cl
     assert len(set(watched.dispatcher._deaths[3])) == 2
 
 
-def test_a_node_that_dies_costs_what_it_had_in_hand_and_a_new_one_is_used(cluster: Any) -> None:
+def test_a_node_that_dies_costs_what_it_had_in_hand_and_a_new_one_is_used(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_dispatch, "IN_HAND", 1)  # so that the only one would be blamed
     victim = next(iter(cluster.worker_nodes))
     new: list[Any] = []
 
@@ -129,7 +159,23 @@ def test_a_node_that_dies_costs_what_it_had_in_hand_and_a_new_one_is_used(cluste
     assert sorted(row["number"] for row in rows) == list(range(30))
     assert watched.dispatcher._deaths == {}
     assert new[0].node_id in {row["node"] for row in rows}
-    assert watched.shown[-1] == "2 workers on 2 nodes, 2 batches again"
+    assert watched.shown[-1] == "2 workers on 2 nodes, 1 batch again"
+
+
+def test_a_batch_is_not_blamed_for_a_worker_that_died_while_it_was_idle(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_dispatch, "IN_HAND", 1)
+
+    def jobs() -> Iterator[Job]:
+        for number in range(4):
+            yield Job(number, after=0.2)
+            time.sleep(0.6)  # whoever gets the next one may be dead by now
+
+    watched = Watched()
+    assert sorted(row["number"] for row in watched.do(jobs())) == [0, 1, 2, 3]
+    assert len(watched.hired) > 2
+    assert watched.dispatcher._deaths == {}
 
 
 def test_cores_that_others_have_are_waited_for_with_a_word(
