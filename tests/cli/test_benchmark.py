@@ -36,14 +36,15 @@ def samples() -> None:
         pytest.skip("needs the extra samples")
 
 
-def test_a_warning_stands_above_the_progress_bar_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        with tqdm(total=4, file=sys.stderr) as bar, _lines_above(bar):
-            bar.update()
-            bar.set_postfix_str("2 workers on 2 nodes")
-            warnings.warn("no worker", stacklevel=1)
-            bar.update(3)
+def test_a_warning_stands_above_the_progress_bar_not_in_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
+    with tqdm(total=4, file=sys.stderr) as bar, _lines_above(bar):
+        bar.update()
+        bar.set_postfix_str("2 workers on 2 nodes")
+        warnings.warn("no worker", stacklevel=1)
+        bar.update(3)
     lines = capsys.readouterr().err.splitlines()
     (warned,) = [line for line in lines if "no worker" in line]
     assert "workers on" not in warned
