@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # PyTorch, oneDNN and MKL each choose their own instructions.
 WITHOUT_AVX512 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup test test-code test-pages test-variants bench bench-gpu lint book kit chapters reproduce clean
+.PHONY: help setup test test-code test-pages test-variants test-cluster bench bench-gpu lint book kit chapters reproduce clean
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | awk -F'\t' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test-pages: setup  ## build the book and try it in Chromium
 test-variants: setup  ## the tests and the chapters with as many threads as there are cores, and without AVX-512
 	OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n 1 book/*.ipynb tests --ignore tests/live
 	$(ONE_THREAD) $(WITHOUT_AVX512) $(PYTEST) book/*.ipynb tests --ignore tests/live
+
+test-cluster: setup  ## runs on simulated clusters whose nodes, workers and drivers die, some ten minutes
+	$(ONE_THREAD) $(RUN) -m pytest tests/clusters
 
 bench: setup  ## measure speed against the network's arithmetic and against peers, into bench/results
 	$(RUN) bench/speed.py

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ LINES = 100
 """How many lines about left-out images summary.json quotes."""
 
 Rows = list[dict[str, Any]]
-Compute = Callable[[Worker, Iterator[Batch]], Iterable[tuple[int, Rows]]]
+Compute = Callable[[Worker, Iterator[Batch]], Generator[tuple[int, Rows], None, None]]
 """An engine: from a worker and the missing batches to their numbers and records, in any order."""
 Progress = Callable[[int, int], None]
 """Called as (records finished, records planned)."""
@@ -93,6 +94,7 @@ def run_benchmark(
     ray_address: str | None = None,
     cores_per_worker: int | None = None,
     progress: Progress | None = None,
+    show_workers: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Runs a benchmark and writes its records and summary.json; what an earlier run has finished there is kept.
 
@@ -106,15 +108,16 @@ def run_benchmark(
         ray_address: the cluster; None is the one that RAY_ADDRESS names, or one on this machine.
         cores_per_worker: CPU cores of each of Ray's workers where there is no GPU.
         progress: called with (records finished, records planned).
+        show_workers: called with who is at work over Ray, such as "3 workers on 2 nodes", when it changes.
 
     Raises:
         ValueError: for settings or data of the wrong form, and where ``output`` has records of other settings.
-        BenchmarkError: where ``output`` cannot be written.
+        BenchmarkError: where ``output`` cannot be written; after all others for batches that kill Ray's workers.
         ImportError: for a missing extra.
     """
     settings = settings or BenchmarkSettings()
     benchmark = find_benchmark(name)
-    compute = _engine(engine, ray_address, cores_per_worker)
+    compute = _engine(engine, ray_address, cores_per_worker, show_workers)
     parquet()
     plan = plan_benchmark(name, data, settings)
     _check_targets(plan.questions, network)
@@ -164,7 +167,7 @@ def run_benchmark(
     return Outcome(summary, folder, computed, before, (*repaired, *lines))
 
 
-def _engine(name: str, address: str | None, cores: int | None) -> Compute:
+def _engine(name: str, address: str | None, cores: int | None, show: Callable[[str], None] | None) -> Compute:
     if name not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
     cores = None if cores is None else check_whole("cores_per_worker", cores, 1)
@@ -172,7 +175,7 @@ def _engine(name: str, address: str | None, cores: int | None) -> Compute:
         return lambda worker, batches: ((batch.number, worker.measure(batch)) for batch in batches)
     from perturb_tutorial.benchmarks.ray_engine import compute
 
-    return lambda worker, batches: compute(worker, batches, address=address, cores=cores)
+    return lambda worker, batches: compute(worker, batches, address=address, cores=cores, show=show)
 
 
 def _check_targets(questions: Sequence[Question], network: Network) -> None:
@@ -261,13 +264,15 @@ def _step(
     computed = 0
     if progress is not None:
         progress(finished, plan.records)
-    for number, rows in compute(Worker(benchmark, network, settings), plan.without(done)):
-        store.append(
-            number, rows if numbered else [{**row, "image_id": str(row["image_id"])} for row in rows]
-        )
-        computed += len(rows)
-        if progress is not None:
-            progress(finished + computed, plan.records)
+    # Closed whatever happens here, so that no worker goes on.
+    with closing(compute(Worker(benchmark, network, settings), plan.without(done))) as results:
+        for number, rows in results:
+            store.append(
+                number, rows if numbered else [{**row, "image_id": str(row["image_id"])} for row in rows]
+            )
+            computed += len(rows)
+            if progress is not None:
+                progress(finished + computed, plan.records)
     frame = store.read()
     if len(frame) != plan.records:
         raise BenchmarkError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,7 +158,7 @@ def _run(
                 say(line)
             return DONE
         # disable=None: a bar on a terminal, none in a pipe.
-        with tqdm(unit="record", disable=None) as bar:
+        with tqdm(unit="record", disable=None) as bar, _lines_above(bar):
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
@@ -172,10 +174,27 @@ def _run(
                 ray_address=ray_address,
                 cores_per_worker=cores_per_worker,
                 progress=progress,
+                show_workers=bar.set_postfix_str,
             )
         write_report(outcome.folder, outcome.summary)
     _print_outcome(outcome)
     return DONE if _has_good_images(outcome) else MISTAKE
+
+
+@contextmanager
+def _lines_above(bar: Any) -> Iterator[None]:
+    """Prints warnings above the progress bar, not into it."""
+    usual = warnings.showwarning
+
+    def show(*args: Any, **options: Any) -> None:
+        with bar.external_write_mode(file=sys.stderr):
+            usual(*args, **options)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _has_good_images(outcome: Outcome) -> bool:

@@ -1,125 +1,234 @@
-"""The same plan over Ray: the local engine's records, also when a worker dies in the middle."""
+"""The same plan over Ray, on two simulated nodes of one core each: the local engine's records, whoever dies.
+
+Longer runs on other clusters are in tests/clusters: ``make test-cluster``.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import signal
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
+import ray_cases
 from benchmark_cases import records_of, tiny_network, write_coco
-from torch import Tensor, nn
+from ray_cases import QUICK, Deadly, Job, Watched, same, wait_until_free, wrapped
 
-import perturb_tutorial as pt
-from perturb_tutorial.benchmarks import BenchmarkData, BenchmarkError, BenchmarkSettings, run_benchmark
-from perturb_tutorial.benchmarks.ray_engine import RETRIES
+from perturb_tutorial.benchmarks import (
+    BenchmarkData,
+    BenchmarkError,
+    BenchmarkSettings,
+    plan_benchmark,
+    ray_dispatch,
+    ray_workers,
+    run_benchmark,
+)
+from perturb_tutorial.benchmarks.pointing import PointingGame
+from perturb_tutorial.benchmarks.ray_engine import RemoteWorker
+from perturb_tutorial.benchmarks.ray_nodes import Node, Share
+from perturb_tutorial.benchmarks.ray_workers import Workers
+from perturb_tutorial.benchmarks.worker import Worker
 
 ray = pytest.importorskip("ray", reason="the engine needs the extra ray")
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
+from cluster import SMALL, simulated  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 BOXES = [(1, (4.0, 4.0, 12.0, 12.0)), (2, (60.0, 40.0, 12.0, 12.0))]
-SETTINGS = BenchmarkSettings(methods=("mask", "gradient", "grad_cam"), batch_size=3)
+SETTINGS = BenchmarkSettings(methods=("mask", "gradient"), batch_size=3)
 SETTINGS = SETTINGS.replace(mask=SETTINGS.mask.replace(iterations=20))
 
 
-class Deadly(nn.Module):
-    """A network that kills its process while ``tombstones`` holds fewer than ``deaths`` files, and this many passes
-    have been made there; in the process that made it, it does not, and nothing is counted.
-    """
-
-    def __init__(self, module: nn.Module, tombstones: Path, deaths: int, passes: int) -> None:
-        super().__init__()
-        self.module, self.tombstones, self.deaths, self.passes = module, tombstones, deaths, passes
-        self.home = os.getpid()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        away = os.getpid() != self.home
-        self.passes -= away
-        dead = list(self.tombstones.iterdir())
-        if away and self.passes < 0 and len(dead) < self.deaths:
-            (self.tombstones / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.module(inputs)
-
-
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    # This module, and what its networks are made of, is not installed where the workers run.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+def cluster() -> Iterator[Any]:
+    # What the workers get from here is not installed where they run.
+    ray.cloudpickle.register_pickle_by_value(ray_cases)
+    with simulated(1, 1, **QUICK) as nodes:
+        yield nodes
+    ray.cloudpickle.unregister_pickle_by_value(ray_cases)
 
 
-def network(tmp_path: Path, deaths: int, passes: int = 60) -> pt.Network:
-    tombstones = tmp_path / f"tombstones{deaths}"
-    tombstones.mkdir(exist_ok=True)
-    module = Deadly(tiny_network().module, tombstones, deaths, passes)
-    return pt.Network(module, mean=(0.5,) * 3, std=(0.25,) * 3, input_size=32, device="cpu", name="tiny")
+@pytest.fixture(autouse=True)
+def quick_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "GRACE", 0.5)
+    monkeypatch.setattr(ray_dispatch, "LOOK", 0.2)
 
 
-def run(data: BenchmarkData, network: pt.Network, output: Path, engine: str) -> pd.DataFrame:
-    torch.set_num_threads(1)
-    run_benchmark("pointing-game", data, network, output, SETTINGS, engine=engine, cores_per_worker=1)
+def run(data: BenchmarkData, module: Any, output: Path, engine: str) -> pd.DataFrame:
+    run_benchmark("pointing-game", data, wrapped(module), output, SETTINGS, engine=engine)
     return records_of(output)
 
 
-def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
-    exact = [name for name in expected if expected[name].dtype != np.float64]
-    pd.testing.assert_frame_equal(found[exact], expected[exact])
-    # The workers compute the same batches; only the order of sums may differ between processes.
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-4)
+# id, name, CPUs, GPUs, free CPUs, free GPUs; whether it has a worker of ours
+SHARES = [
+    (Node("a", "a", 1, 0, 1, 0), False, Share(1, 0)),
+    (Node("a", "a", 2, 0, 2, 0), False, Share(2, 0)),
+    (Node("a", "a", 16, 0, 16, 0), True, Share(4, 0)),
+    # What others have taken is theirs: what is left makes one smaller worker, but no second one.
+    (Node("a", "a", 8, 0, 3, 0), False, Share(3, 0)),
+    (Node("a", "a", 8, 0, 3, 0), True, None),
+    (Node("a", "a", 8, 0, 0, 0), False, None),
+    (Node("a", "a", 0, 0, 0, 0), False, None),
+    (Node("a", "a", 8, 2, 8, 2), False, Share(1, 1)),
+    (Node("a", "a", 8, 2, 1, 2), False, Share(0, 1)),
+    (Node("a", "a", 8, 2, 8, 0), False, None),
+]
 
 
-def test_ray_gives_the_local_engines_records(cluster: None, tmp_path: Path) -> None:
-    data = write_coco(tmp_path, 10, BOXES)
-    expected = run(data, network(tmp_path, 0), tmp_path / "local", "local")
-    found = run(data, network(tmp_path, 0), tmp_path / "ray", "ray")
-    assert len(found) == 10 * 2 * 4
+def test_a_worker_fits_what_its_node_has_free() -> None:
+    wrong = [
+        (str(node), has_worker, node.share(4, has_worker), expected)
+        for node, has_worker, expected in SHARES
+        if node.share(4, has_worker) != expected
+    ]
+    assert wrong == []
+
+
+def test_a_worker_that_cannot_start_since_its_cores_were_taken_is_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Handle:
+        def __init__(self) -> None:
+            self.ready = self
+            self.remote = object
+
+    killed: list[Any] = []
+    fake = SimpleNamespace(kill=killed.append)
+    workers = Workers(fake, lambda node, share: Handle(), cores=4, say=print)
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=4, free_gpus=0)})
+    (first,) = workers.living
+    monkeypatch.setattr(ray_workers, "SLOW_START", -1.0)
+    # All four are taken: by this worker, which only is slow, or by others, and nothing can be done.
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=0, free_gpus=0)})
+    assert workers.living == [first]
+    # Three are free, so it is not this worker that has the others, and it will not start with three.
+    workers.hire({"a": Node("a", "a", 4, 0, free_cpus=3, free_gpus=0)})
+    assert [actor.share for actor in workers.living] == [Share(3, 0)]
+    assert killed == [first.handle]
+    assert list(workers.waiting.values()) == workers.living
+
+
+def test_nodes_of_one_core_give_the_local_engines_records_though_a_worker_is_killed(
+    cluster: Any, tmp_path: Path
+) -> None:
+    data = write_coco(tmp_path, 8, BOXES)
+    tombstones = tmp_path / "tombstones"
+    module = Deadly(tiny_network().module, tombstones, deaths=1)
+    expected = run(data, module, tmp_path / "local", "local")
+    found = run(data, module, tmp_path / "ray", "ray")
+    assert len(list(tombstones.iterdir())) == 1
+    assert len(found) == 8 * 2 * 3
     same(found, expected)
+    assert wait_until_free(ray), "a worker goes on after the run"
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_twice(cluster: None, tmp_path: Path) -> None:
-    data = write_coco(tmp_path, 10, BOXES)
-    expected = run(data, network(tmp_path, 0), tmp_path / "local", "local")
-    found = run(data, network(tmp_path, 2), tmp_path / "ray", "ray")
-    # Two workers did die, each by SIGKILL in the middle of a batch.
-    assert len(list((tmp_path / "tombstones2").iterdir())) == 2
-    assert not found.duplicated(["image_id", "category_id", "method"]).any()
-    same(found, expected)
+def test_a_batch_that_always_kills_its_worker_is_named_after_the_rest_is_done(cluster: Any) -> None:
+    jobs = [Job(number, status=1 if number == 3 else None) for number in range(12)]
+    watched, numbers = Watched(), []
+    with pytest.raises(BenchmarkError) as error:
+        numbers.extend(row["number"] for row in watched.do(jobs))
+    assert sorted(numbers) == [number for number in range(12) if number != 3]
+    assert "a worker died 3 times on batch 3 (job, " in str(error.value)
+    assert "all others are done" in str(error.value)
+    assert "\n" not in str(error.value)
+    # The third worker that it killed was on the other node: it was tried on both.
+    assert set(watched.dispatcher._deaths) == {3}
+    assert len(set(watched.dispatcher._deaths[3])) == 2
 
 
-def test_a_batch_that_always_kills_its_worker_ends_in_one_line(cluster: None, tmp_path: Path) -> None:
-    data = write_coco(tmp_path, 2, BOXES)
-    line = rf"a worker died {RETRIES + 1} times on batch \d+ \((mask|gradient|grad_cam)"
-    with pytest.raises(BenchmarkError, match=line):
-        run(data, network(tmp_path, 100, passes=5), tmp_path / "ray", "ray")
-    # What was finished stays, and the local engine, whose process it does not kill, goes on from there.
-    assert len(run(data, network(tmp_path, 100), tmp_path / "ray", "local")) == 2 * 2 * 4
+def test_a_node_that_dies_costs_what_it_had_in_hand_and_a_new_one_is_used(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_dispatch, "IN_HAND", 1)  # so that the only one would be blamed
+    victim = next(iter(cluster.worker_nodes))
+    new: list[Any] = []
+
+    def change(finished: int) -> None:
+        if finished == 4:
+            cluster.remove_node(victim, allow_graceful=False)
+            new.append(cluster.add_node(num_cpus=1, **SMALL))
+
+    watched = Watched()
+    # A node is not known to be dead at once. What it had must not be blamed, however little patience there is.
+    jobs = [Job(number, seconds=0.5) for number in range(30)]
+    rows = list(watched.do(jobs, change))
+    assert sorted(row["number"] for row in rows) == list(range(30))
+    assert watched.dispatcher._deaths == {}
+    assert new[0].node_id in {row["node"] for row in rows}
+    assert watched.shown[-1] == "2 workers on 2 nodes, 1 batch again"
 
 
-def test_images_that_a_worker_cannot_see_are_no_bad_images(cluster: None, tmp_path: Path) -> None:
-    data = write_coco(tmp_path, 2, BOXES)
-    away = tuple(
-        dataclasses.replace(i, path=Path("/nowhere/images") / i.path.name) for i in data.dataset.images
+def test_a_batch_is_not_blamed_for_a_worker_that_died_while_it_was_idle(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_dispatch, "IN_HAND", 1)
+
+    def jobs() -> Iterator[Job]:
+        for number in range(4):
+            yield Job(number, after=0.2)
+            time.sleep(0.6)  # whoever gets the next one may be dead by now
+
+    watched = Watched()
+    assert sorted(row["number"] for row in watched.do(jobs())) == [0, 1, 2, 3]
+    assert len(watched.hired) > 2
+    assert watched.dispatcher._deaths == {}
+
+
+def test_cores_that_others_have_are_waited_for_with_a_word(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers, "WAIT", 1.0)
+    others = [ray.remote(ray_cases.Doer).options(num_cpus=1).remote() for _ in range(2)]
+    ray.get([other.ready.remote() for other in others])
+    watched = Watched(after_line=lambda: ray.kill(others.pop()))
+    assert len(list(watched.do([Job(0)]))) == 1
+    (line,) = watched.said
+    assert line.startswith(
+        "ray: no worker for 1 s. Each takes a GPU, or up to 4 cores of a node without one; free: "
     )
-    data = BenchmarkData(dataclasses.replace(data.dataset, images=away), data.classes)
-    with pytest.raises(
-        ValueError, match=r"data: /nowhere/images is not on the node .*; share it at that path"
-    ):
-        run(data, network(tmp_path, 0), tmp_path / "ray", "ray")
+    assert line.count(": 0 of 1 CPUs") == 2
+    ray.kill(others.pop())
+    assert wait_until_free(ray)
+
+
+def test_workers_that_do_not_start_are_one_line_with_the_reason(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers, "FAILED_STARTS", 1)
+    watched = Watched(broken=True)
+    reason = r"ray: no worker starts on any node \(.*No module named 'perturb_tutorial'.*\)"
+    with pytest.raises(BenchmarkError, match=reason):
+        list(watched.do([Job(0)]))
+    assert sum("it is left out" in line for line in watched.said) == 2
+
+
+def test_a_workers_error_is_raised_and_nothing_goes_on(cluster: Any) -> None:
+    with pytest.raises(ValueError, match="data: /nowhere is not on the node"):
+        list(Watched().do([Job(n, error="data: /nowhere is not on the node" * (n == 2)) for n in range(9)]))
+    assert wait_until_free(ray)
+
+
+def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(cluster: Any) -> None:
+    jobs = Watched().do([Job(number) for number in range(100)])
+    next(jobs)
+    assert not wait_until_free(ray, patience=0.5)
+    jobs.close()
+    assert wait_until_free(ray)
+
+
+def test_images_and_versions_that_a_node_lacks_are_one_line(tmp_path: Path) -> None:
+    data = write_coco(tmp_path, 2, BOXES)
+    (batch, *_) = plan_benchmark("pointing-game", data, SETTINGS).without(set())
+    worker = Worker(PointingGame(), tiny_network(), SETTINGS)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"data: .*/images is not on the node .*; share it at that path"):
+        RemoteWorker(worker, Share(1, 0), ray_cases.pt.__version__).measure(batch)
+    with pytest.raises(ValueError, match=r"ray: the node .* has perturb_tutorial .*, the run 0\.0\.9;"):
+        RemoteWorker(worker, Share(1, 0), "0.0.9").ready()
 
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -11,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from tqdm import tqdm
 
 from perturb_tutorial._words import counted
 from perturb_tutorial.benchmarks import read_records
 from perturb_tutorial.cli import app
-from perturb_tutorial.cli.benchmark import _line, benchmark
+from perturb_tutorial.cli.benchmark import _line, _lines_above, benchmark
 from perturb_tutorial.datasets.samples import sample_path
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -31,6 +34,21 @@ def samples() -> None:
         sample_path("bull_mastiff"), sample_path("chelsea")
     except ValueError:
         pytest.skip("needs the extra samples")
+
+
+def test_a_warning_stands_above_the_progress_bar_not_in_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
+    with tqdm(total=4, file=sys.stderr) as bar, _lines_above(bar):
+        bar.update()
+        bar.set_postfix_str("2 workers on 2 nodes")
+        warnings.warn("no worker", stacklevel=1)
+        bar.update(3)
+    lines = capsys.readouterr().err.splitlines()
+    (warned,) = [line for line in lines if "no worker" in line]
+    assert "workers on" not in warned
+    assert "2 workers on 2 nodes" in lines[-1]
 
 
 def test_every_benchmark_says_what_it_does_without_torch() -> None:
