@@ -18,13 +18,13 @@ from torch import Tensor
 from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.files import whole_file
 from perturb_tutorial.masks import upsample
-from perturb_tutorial.objectives import objective
+from perturb_tutorial.objectives import objective, scaled_score
 from perturb_tutorial.reading import read_bytes
 from perturb_tutorial.settings import MaskSettings
 
-FORMAT = "perturb_tutorial masks 2"
-_OLDER = "perturb_tutorial masks 1"
-"""Without a checksum, and without what the masks were made by."""
+FORMAT = "perturb_tutorial masks 3"
+_OLDER = ("perturb_tutorial masks 1", "perturb_tutorial masks 2")
+"""Both without ``iterations``; the first without a checksum, and without what the masks were made by."""
 LARGEST = 4_000
 """MB of the largest file that is read."""
 
@@ -58,7 +58,10 @@ def _equal(first: object, second: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid)."""
+    """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid).
+
+    NaN after an image's last iteration.
+    """
 
     score: Tensor
     area: Tensor
@@ -78,7 +81,8 @@ class Masks:
     ``grid``: N×1×h×w in [0, 1], what was optimized; on images h×w is ``settings.grid_shape(size)``. ``size``: (H, W)
     of the images, px. ``settings``: how. ``score_original``, ``score_perturbed``, ``score_masked``: N target scores,
     summed over each set of classes, of the image, of the fully perturbed image, and under the final mask without
-    jitter. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
+    jitter, or their log-odds with ``settings.score_scale`` "logit". ``iterations``: N whole numbers, how many each image
+    took. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
     one. ``converged``: N booleans, module ``optimizer`` says when. ``layer``: the layer whose output is masked (§6.4),
     None for a mask on the image. ``seed``, ``engine``, ``precision`` and ``version`` (of the package): what else it
     takes to learn them again, None where it is not known or differs between the rows. ``==`` compares all of it;
@@ -92,6 +96,7 @@ class Masks:
     score_masked: Tensor
     converged: Tensor
     radius: Tensor
+    iterations: Tensor
     history: History
     settings: MaskSettings
     layer: str | None = None
@@ -135,6 +140,12 @@ class Masks:
         """The mean of each saliency at input size, N values."""
         return self.saliency.mean((1, 2, 3))
 
+    @property
+    def objective(self) -> Tensor:
+        """What was minimized (eq. 6 or 1), at ``grid`` and without jitter, N values."""
+        scores = (self.score_masked, self.score_original, self.score_perturbed)
+        return objective(self.grid, scaled_score(*scores, self.settings.score_scale), self.settings)
+
     def agrees_with(self, other: Masks) -> bool:
         """Whether ``other`` is the same optimization run again, on this processor or on another.
 
@@ -146,12 +157,13 @@ class Masks:
         shapes = [(m.grid.shape, m.size, m.history.score.shape) for m in (self, other)]
         if shapes[0] != shapes[1]:
             return False
+        early = min([EARLY, *self.iterations.tolist(), *other.iterations.tolist()])
         for name, allowed in _SAME_RUN.items():
-            mine, theirs = (getattr(m.history, name)[:, :EARLY] for m in (self, other))
+            mine, theirs = (getattr(m.history, name)[:, :early] for m in (self, other))
             scale = 1 + theirs if name == "tv" else 1
             if not bool(((mine - theirs).abs() <= allowed * scale).all()):
                 return False
-        mine, theirs = (objective(m.grid, m.score_masked, self.settings) for m in (self, other))
+        mine, theirs = (m.objective for m in (self, other))
         return bool(((mine - theirs).abs() <= _SAME_END).all())
 
     def resized(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -246,12 +258,15 @@ class Masks:
         except Exception as error:  # torch raises what the pickle and zip readers raise
             raise ValueError(f"masks: {path} is damaged, or not a file that Masks.save wrote") from error
         form = content.get("format") if isinstance(content, dict) else None
-        if form not in (FORMAT, _OLDER):
-            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or {_OLDER})")
-        older = form == _OLDER and "checksum" not in content
+        if form not in (FORMAT, *_OLDER):
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or one before)")
+        older = form == _OLDER[0] and "checksum" not in content
         try:
             if not older and content.pop("checksum", None) != _checksum(content):
                 raise ValueError("it is damaged: its checksum is not that of its content")
+            if form in _OLDER:  # every image took all iterations
+                count, steps = content["history.score"].shape
+                content["iterations"] = torch.full((count,), steps)
             settings = MaskSettings(**content["settings"])
             if wrong := _wrong(content):
                 raise ValueError(wrong)
@@ -297,7 +312,7 @@ def _wrong(content: Mapping[str, Any]) -> str | None:
     shapes = {"grid": grid.shape} | dict.fromkeys(_ROWS[1:], (count,))
     shapes |= {f"history.{name}": (count, steps) for name in _HISTORY}
     for name, shape in shapes.items():
-        value, dtype = content[name], torch.bool if name == "converged" else torch.float32
+        value, dtype = content[name], _TYPES.get(name, torch.float32)
         if value.shape != shape or value.dtype != dtype:
             expected, got = ("×".join(map(str, sides)) for sides in (shape, value.shape))
             return f"{name}: expected {expected} of {dtype}, got {got} of {value.dtype}"
@@ -305,9 +320,12 @@ def _wrong(content: Mapping[str, Any]) -> str | None:
         return "grid: expected values from 0 to 1"
     if bool((content["radius"] < 0).any()):
         return "radius: expected image px of at least 0, or NaN"
+    if not bool(((content["iterations"] >= 0) & (content["iterations"] <= steps)).all()):
+        return f"iterations: expected 0 to {steps}, the columns of history"
     return None
 
 
-_ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius")
+_ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius", "iterations")
+_TYPES = {"converged": torch.bool, "iterations": torch.int64}
 _HISTORY = ("score", "area", "tv")
 _MADE = ("seed", "engine", "precision", "version")

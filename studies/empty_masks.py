@@ -35,7 +35,7 @@ from perturb_tutorial.canvas import CANVASES
 from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_mask
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.objectives import class_weights, target_score
-from perturb_tutorial.optimizer import learn_on
+from perturb_tutorial.loop import learn_on
 
 METHODS = ("center", "mask")
 BATCH = 8
@@ -72,7 +72,7 @@ def relative_grids(
     weights = weights / original[:, None]
     with batch_invariant(network.folded):
         canvas = CANVASES[engine](network, images, weights, settings, seed)  # whose scores start at 1
-        return learn_on(canvas, settings, lambda _: None).salient_grid
+        return learn_on(canvas, settings, lambda _: True).salient_grid
 
 
 def answered(question: Question, grid: Tensor) -> dict[str, Any]:

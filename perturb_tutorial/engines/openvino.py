@@ -48,8 +48,10 @@ class _Graph(NamedTuple):
     from_cache: bool
 
 
-_graphs: WeakKeyDictionary[Network, dict[tuple[int, float], _Graph]] = WeakKeyDictionary()
-_compiled: WeakKeyDictionary[Network, dict[tuple[int, float, int, int], Any]] = WeakKeyDictionary()
+_Built = tuple[int, float, bool]
+"""What of the settings is built into a graph."""
+_graphs: WeakKeyDictionary[Network, dict[_Built, _Graph]] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[Network, dict[tuple[_Built, int, int], Any]] = WeakKeyDictionary()
 """OpenVINO's compiled graph, or the sentence with which the network was refused."""
 
 
@@ -81,7 +83,7 @@ class JointRuntime:
         openvino = _openvino()
         threads = torch.get_num_threads()
         streams = min(threads, count)
-        key = (settings.grid_size, settings.mask_sigma, streams, threads)
+        key = (_built(settings), streams, threads)
         kept = _compiled.setdefault(network, {})
         if key not in kept:
             kept[key] = _compiled_and_checked(openvino, network, settings, streams, threads)
@@ -211,9 +213,13 @@ def joint_bytes(network: Network, settings: MaskSettings) -> bytes:
     return _joint(network, settings).content
 
 
+def _built(settings: MaskSettings) -> _Built:
+    return settings.grid_size, settings.mask_sigma, settings.score_scale == "logit"
+
+
 def _joint(network: Network, settings: MaskSettings, *, anew: bool = False) -> _Graph:
     """The joint graph of one image; ``anew``: traced and written in any case."""
-    key = (settings.grid_size, settings.mask_sigma)
+    key = _built(settings)
     kept = _graphs.setdefault(network, {})
     if key not in kept or anew:
         traced = trace_joint(network, settings, 1)
