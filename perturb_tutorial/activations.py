@@ -56,7 +56,7 @@ from perturb_tutorial.networks.outputs import replacing
 from perturb_tutorial.networks.reshape import Reshape, check_selects, factor, selected
 from perturb_tutorial.networks.scored import Score
 from perturb_tutorial.objectives import probability
-from perturb_tutorial.optimizer import Progress, learn_in_batches, score_to_learn
+from perturb_tutorial.optimizer import Progress, learn_in_batches, score_to_learn, warn_of_empty
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import MaskSettings, check_seed
 from perturb_tutorial.sizes import REFERENCE_SIZE
@@ -108,8 +108,8 @@ def learn_activation_masks(
     its last run.
     ``reshape``: from the output of ``layer``, which need not be a map then, to N×C×h×w, by selecting elements; the mask
     lies on these (module ``networks.reshape``).
-    ``settings``: None is :func:`layer_settings`. Of others, game, iterations, learning rate, λ₁, λ₂, β and
-    start are used; grid, softening, jitter and perturbation are always those of this module, as
+    ``settings``: None is :func:`layer_settings`. Of others, game, iterations, optimizer, λ₁, λ₂, β, scale of the score
+    and start are used; grid, softening, jitter and perturbation are always those of this module, as
     ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image, for one that does
     not influence the logits, and for arguments of the wrong form.
     """
@@ -119,7 +119,8 @@ def learn_activation_masks(
     batch_size = check_batch_size(batch_size)
     seed = check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
-    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
+    scale = "softmax" if settings is None else settings.score_scale
+    network, weights_of = score_to_learn(network, images, targets, score, relative_score, scale)
     place = _place(network, layer, reshape)
     used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)
 
@@ -132,6 +133,8 @@ def learn_activation_masks(
             return replace(learn_on(canvas, used, report), layer=place.layer).to(images.device)
 
     masks = learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
+    if score is None:
+        warn_of_empty(masks)
     return replace(masks, seed=seed, engine="torch", precision="float32", version=__version__)
 
 

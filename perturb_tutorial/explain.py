@@ -230,6 +230,7 @@ def _by_mask(
             "score_masked": _finite(masks.score_masked[row]),
             "area": float(masks.area[row]),
             "converged": bool(masks.converged[row]),
+            "iterations": int(masks.iterations[row]),
         }
         for row in range(len(images))
     ]
@@ -278,6 +279,7 @@ def _by_comparison(
             "score_masked",
             "area",
             "converged",
+            "iterations",
         )
     )
     seeded = request.seed if request.method == "variable_occlusion" else None

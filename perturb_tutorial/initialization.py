@@ -11,11 +11,11 @@ everything. ŝ need not be monotone in r, so the search is a scan from below, no
 disc that is then used: softened by σ = 10 image px and brought to the grid. On an input that is not square the discs
 are round all the same, and their radii go on until they reach as far beyond the corners (:func:`disc_radii`).
 
-A disc lies in the center, wherever the evidence is, and many cells of a large one have nothing to do with it. The start
-"gradient", which is ours, asks the network instead: the gradients ∂s/∂m at masks that are the same everywhere, m = 0.8, 0.6,
-0.4 and 0.2, are summed (a coarse integrated gradient, as I-GOS has it) and softened, and of the cells in their order the
-smallest number is found, by bisection, whose ŝ is at most 0.1 (deletion) or at least 0.9 (preservation). It takes four
-gradients and five scores.
+A disc lies in the center, wherever the evidence is, and many cells of a large one have nothing to do with it. The
+start "gradient", which is ours, asks the network instead: the gradients ∂s/∂m at four masks that are the same
+everywhere, m = 0.8, 0.6, 0.4 and 0.2, are summed (a coarse integrated gradient, as in I-GOS) and softened, and the
+smallest number of cells in their order is found, by bisection, with ŝ ≤ 0.3 (deletion) or ŝ ≥ 0.7 (preservation):
+most of the work, and not yet much that has to be taken back. It takes four gradients and five scores.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def evidence_masks(
     high = torch.full_like(low, len(sizes) - 1)  # all cells, whether or not they suffice
     while int((high - low).max()) > 1:
         middle = ((low + high) // 2).clamp(min=0)
-        fits = settings.rules.nearly_suffices(normalized_score(masked(grids(middle)), original, perturbed))
+        fits = settings.rules.mostly_suffices(normalized_score(masked(grids(middle)), original, perturbed))
         high, low = torch.where(fits, middle, high), torch.where(fits, low, middle)
     return InitialMasks(grids(high), torch.full_like(original, torch.nan).cpu())
 

@@ -120,9 +120,16 @@ class _Batch:
         self.canvas, self.settings, self.original, self.perturbed = canvas, settings, original, perturbed
         self.steps, self.plateau = steps_from(start, settings), Plateau(start, settings.tolerance)
         self.rows = torch.arange(len(start), device=canvas.device)
-        self.usable, self.over = torch.isfinite(original) | True, torch.zeros_like(self.rows, dtype=torch.bool)
+        self.usable, self.over = (
+            torch.isfinite(original) | True,
+            torch.zeros_like(self.rows, dtype=torch.bool),
+        )
         self.noted, self.history = (_history(len(start), settings, canvas.device) for _ in range(2))
-        self.grid, self.iterations, self.finite = start.clone(), torch.zeros_like(self.rows), self.usable.clone()
+        self.grid, self.iterations, self.finite = (
+            start.clone(),
+            torch.zeros_like(self.rows),
+            self.usable.clone(),
+        )
         self.ended = 0
         """Images that have ended, of all N."""
         self.stopped = False
@@ -152,7 +159,9 @@ class _Batch:
     def look(self, done: int) -> None:
         """Ends the images whose objective has stopped falling."""
         with torch.inference_mode():
-            value = objective(self.steps.mask, self.scaled(self.canvas.masked(self.steps.mask)), self.settings)
+            value = objective(
+                self.steps.mask, self.scaled(self.canvas.masked(self.steps.mask)), self.settings
+            )
         self.end(self.plateau.reached(self.rows, value), done)
 
     def end(self, images: Tensor, done: int) -> None:

@@ -13,10 +13,10 @@ p∞ on the fully perturbed image, and log-odds ℓ = ln p/(1 − p), the last t
     logit     (ℓ − ℓ∞) / max(ℓ₀ − ℓ∞, 1)
 
 A cell costs λ₁ whatever p is, so where p₀ is small the cheapest mask of the paper's objective is empty. ``relative``
-begins at 1 for every image. ``logit`` does too, and does not saturate either: p → 1 and p → 0 end the gradient of p, not
-that of ℓ, which is what lifts the classes over the rest, whatever all logits have in common, and is defined for a set of
-classes as for one. Divided by the way from ℓ₀ to ℓ∞ it is a score from 1 to 0, for which λ₁ was made; a way of less than
-1 counts as 1, since no network means anything by it.
+begins at 1 for every image. ``logit`` does too, and where p is near 0 or 1, and its gradient with it, ℓ still moves.
+ℓ is the logit itself up to what all logits have in common, which a softmax does not see, and is defined for a set of
+classes as for one. Divided by the way from ℓ₀ to ℓ∞ it goes from 1 to 0, as a probability does, for which λ₁ was
+made. Where that way is shorter than 1, blurring hardly touches the class, and 1 stands in its place.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def probability(score: Tensor, scale: str) -> Tensor:
 def scaled_score(score: Tensor, original: Tensor, perturbed: Tensor, scale: str) -> Tensor:
     """What λ₁ weighs the area against (module docstring), N values.
 
-    ``score``, ``original``, ``perturbed``: :func:`class_score` under the mask, of the image, of the fully perturbed one.
+    ``score``, ``original``, ``perturbed``: :func:`class_score` under the mask, of the image, and fully perturbed.
     """
     if scale == "relative":
         return score / original

@@ -14,6 +14,7 @@ The loop itself is module ``loop``, a step of it module ``steps``: other setting
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -34,8 +35,8 @@ from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import PRECISIONS, MaskSettings, check_seed
 
 Progress = Callable[[int, int], object]
-"""Called as (iterations done, iterations in all), summed over the images, of which one that ended sooner counts as if it
-had done them all; False ends the run."""
+"""Called as (iterations done, iterations in all), summed over the images, of which one that ended sooner counts as if
+it had done them all; False ends the run."""
 
 
 def learn_masks(
@@ -92,7 +93,9 @@ def learn_masks(
     network = network if device is None else network.to(pick_device(device))
     if score is not None and not kind.own_scores:
         raise ValueError(f"engine: expected 'torch' with score=, got {engine!r}")
-    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
+    network, weights_of = score_to_learn(
+        network, images, targets, score, relative_score, settings.score_scale
+    )
     before = 0  # images in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
@@ -109,7 +112,19 @@ def learn_masks(
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
     masks = learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    if score is None:
+        warn_of_empty(masks)
     return replace(masks, seed=seed, engine=engine, precision=precision, version=__version__)
+
+
+def warn_of_empty(masks: Masks) -> None:
+    """One warning, with the mend, where masks of softmax scores are empty."""
+    if masks.settings.score_scale == "softmax" and (count := int(masks.empty.sum())):
+        warnings.warn(
+            f"{count} of {len(masks)} masks are empty: a cell costs more than the score that it would change; "
+            "MaskSettings(score_scale='relative') asks about small scores, too",
+            stacklevel=3,
+        )
 
 
 def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
@@ -133,12 +148,12 @@ def _check_arguments(network: Network, images: Tensor) -> None:
 
 
 def score_to_learn(
-    network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool
+    network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool, scale: str
 ) -> tuple[Network, Callable[[list[int], Tensor], Tensor]]:
     """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
 
-    The function takes the rows' numbers and their pixels on the network's device. ``ValueError`` for targets of the
-    wrong form, and for a score that :func:`scored_network` refuses.
+    The function takes the rows' numbers and their pixels on the network's device. ``scale``: the settings'
+    ``score_scale``. ``ValueError`` for targets of the wrong form, and for a score that :func:`scored_network` refuses.
     """
     if score is None:
         sets = mask_sets(targets, len(images), network.class_count)
@@ -149,6 +164,10 @@ def score_to_learn(
         return network, weights_of
     if targets is not None:
         raise ValueError("targets: expected None with score=, which has no classes")
+    if scale != "softmax":
+        raise ValueError(
+            f"score_scale: expected 'softmax' with score=, which relative_score scales, got {scale!r}"
+        )
     scored = scored_network(network, score, relative=relative)
     return scored, lambda rows, pixels: scored.score_weights(pixels)
 

@@ -33,10 +33,11 @@ ORDER = (
         "_outside",
         "_words",
     },
-    {"image_files", "images", "perturbations", "objectives", "results", "result_file"},
+    {"image_files", "images", "perturbations", "objectives", "mask_files", "results", "result_file"},
     {"networks"},
     {"engines", "initialization"},
-    {"canvas"},
+    {"canvas", "steps"},
+    {"loop"},
     {"optimizer", "activations"},
     {"baselines", "datasets"},
     {"plotting", "explain", "benchmarks"},
@@ -46,8 +47,8 @@ ORDER = (
 )
 METHOD = {
     "settings", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
-    "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
-    "optimizer", "activations", "results", "plotting", "explain",
+    "masks", "perturbations", "objectives", "initialization", "canvas", "steps", "loop",
+    "batches", "optimizer", "activations", "mask_files", "results", "plotting", "explain",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}

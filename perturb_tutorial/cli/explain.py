@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--layer", type=TEXT, metavar="NAME", help="The layer that the method reads, or that the mask masks."
 )
-@options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
+@options.together(options.preset, options.paper, options.settings)
+@options.together(options.seed, options.device, options.mask_engine)
 @click.option("--output", type=PATH, required=True, metavar="DIR", help="Made if it is not there.")
 def explain(
     images: tuple[str, ...],
@@ -72,6 +73,7 @@ def explain(
     method: str,
     layer: str | None,
     preset: str,
+    paper: bool,
     settings_file: Path | None,
     seed: int,
     device: str,
@@ -87,13 +89,16 @@ def explain(
         raise click.UsageError(
             f"--mask-engine {mask_engine} is for masks on the photograph; leave it out here"
         )
+    if paper and method != "mask":
+        raise click.UsageError("--paper is for the method mask; leave it out here")
     with mistake("--sample"):
         sample_paths = _sample_paths(samples_)
     prepare(output)
     network = load(network_name, weights, device)
     layer = _check_method(network, method, layer)
     with mistake("--settings"):
-        settings = changed(_preset(network, preset, layer if method == "mask" else None), settings_file, game)
+        base = _preset(network, preset, layer if method == "mask" else None)
+        settings = changed(base if paper else base.fast(), settings_file, game)
     with mistake("--target"):
         chosen = None if target == "auto" else network.class_index(target)
 

@@ -65,6 +65,11 @@ game = click.option(
     "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
 )
 preset = click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
+paper = click.option(
+    "--paper",
+    is_flag=True,
+    help="Optimize as the paper did, 300 iterations for every mask, instead of with fewer passes.",
+)
 settings = click.option(
     "--settings",
     "settings_file",

@@ -149,10 +149,8 @@ def joint_function(
             with without_checkpoints():
                 output = as_logits(module(network.normalize(pixels)))
             probabilities = output.float().softmax(1)
-            if settings.score_scale == "logit":
-                score = log_odds(output, weights)
-            else:
-                score = (probabilities * weights).sum(1)
+            logit = settings.score_scale == "logit"
+            score = log_odds(output, weights) if logit else (probabilities * weights).sum(1)
             check_gradient(score, grid)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()

@@ -31,7 +31,7 @@ INTERNAL = {
     "baselines.rectifiers", "batches", "benchmarks.ray_engine", "benchmarks.store", "benchmarks.summary",
     "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
     "datasets.json_values", "engines.backward", "engines.compiled", "engines.gradient_check", "engines.openvino",
-    "engines.recording", "files", "image_files", "networks.arithmetic", "networks.batch_invariance",
+    "engines.recording", "files", "image_files", "mask_files", "networks.arithmetic", "networks.batch_invariance",
     "networks.batchnorm_gradients",
     "networks.checkpoints", "networks.checks",
     "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",
