@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from perturb_tutorial.initialization import InitialMasks, initial_masks
+from perturb_tutorial.initialization import LEVELS, InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import probability
@@ -255,7 +255,8 @@ def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[i
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator, device="cpu")
+    count = max(settings.iterations, len(LEVELS))  # the start "gradient" needs some before the first iteration
+    drawn = torch.randint(0, reach, (count, 2), generator=generator, device="cpu")
     return [(dx, dy) for dx, dy in drawn.tolist()]
 
 

@@ -38,8 +38,9 @@ MOST_ITERATIONS = 1_000_000
 """More are a slip of the finger: the path of the score would fill the memory."""
 LARGEST_VALUE = 1e12
 """Of a setting that is no length: far above any use, and float32 holds its products with scores and sums."""
-FAST_TOLERANCE = 3e-3
-"""Of :meth:`MaskSettings.fast`: what the objective has to fall by within ten iterations for an image to go on."""
+FAST_TOLERANCE = {"deletion": 3e-3, "preservation": 1e-3}
+"""Of :meth:`MaskSettings.fast`: what the objective has to fall by within ten iterations for an image to go on. In
+preservation it falls more slowly, and further."""
 _DEPTH = 16
 """How deeply a file of settings may be nested; the settings themselves are numbers and names."""
 LARGEST_SEED = 2**63 - 1
@@ -245,7 +246,10 @@ class MaskSettings:
         """
         start = "gradient" if self.initialization == "disc" else self.initialization
         return self.replace(
-            initialization=start, optimizer="averaged", learning_rate=0.2, tolerance=FAST_TOLERANCE
+            initialization=start,
+            optimizer="averaged",
+            learning_rate=0.2,
+            tolerance=FAST_TOLERANCE[self.game],
         )
 
     @printable_errors

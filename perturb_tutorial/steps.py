@@ -81,7 +81,8 @@ class ClippedAdam:
         grid = self.grid.detach()[kept].requires_grad_(True)
         some = ClippedAdam(grid, self.adam.param_groups[0]["lr"])
         some.adam.state[grid] = {
-            name: value[kept] if value.dim() else value for name, value in self.adam.state[self.grid].items()
+            name: value[kept] if value.dim() else value.clone()
+            for name, value in self.adam.state[self.grid].items()
         }
         return some
 
@@ -122,7 +123,7 @@ class AveragedAdam:
     def rows(self, kept: Tensor) -> AveragedAdam:
         some = AveragedAdam(self.grid.detach()[kept].requires_grad_(True), self.settings)
         some.mean, some.first, some.second = (x[kept] for x in (self.mean, self.first, self.second))
-        some.done = self.done
+        some.done = self.done.clone()
         return some
 
 

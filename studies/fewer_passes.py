@@ -3,7 +3,7 @@
     python studies/fewer_passes.py IMAGENET --records FILE --folder bench/results
 
 The masks of ``MaskSettings().fast()`` beside those of the paper's settings, 300 iterations of Adam, in both games, on
-the 20 sample photographs that have a class and on 40 images of IMAGENET's folder ``val``, evenly spaced. The network
+the 20 photographs of foolbox and on 40 images of IMAGENET's folder ``val``, evenly spaced. The network
 is EfficientNet-Lite0, the target its best class.
 
 A pass is one forward and input gradient of one image. Everything that ``learn_masks`` computes is counted, the search
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,9 @@ def summed_up(rows: list[dict[str, Any]], share: float) -> dict[str, Any]:
 
 def photographs(imagenet: Path, size: Any) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
     """(data, number, pixels) of every photograph."""
-    named = [name for name, sample in all_samples().items() if sample.class_index is not None]
+    named = [name for name, sample in all_samples().items() if sample.package == "foolbox"]
     for number, name in enumerate(named):
-        yield "samples", number, lambda name=name: pt.load_samples(size, names=[name]).images
+        yield "foolbox", number, lambda name=name: pt.load_samples(size, names=[name]).images
     records = read_imagenet(imagenet, "val").images
     for number in np.linspace(0, len(records) - 1, IMAGENET_IMAGES).round().astype(int).tolist():
         yield "imagenet", number, lambda path=records[number].path: pt.load_images([path], size)
@@ -205,13 +206,13 @@ def fewer_passes(options: argparse.Namespace) -> Study:
     kept = Kept(options.records)
     done = {(row["data"], row["image"], row["game"], row["kind"]) for row in kept.rows}
     every = list(photographs(options.imagenet, network.input_size))
-    for kind in options.kinds:
-        for game in GAMES:
-            missing = [one for one in every if (*one[:2], game, kind) not in done]
-            for start in range(0, len(missing), BATCH):
-                part = missing[start : start + BATCH]
+    for start in range(0, len(every), BATCH):
+        for game, kind in product(GAMES, KINDS):
+            part = [one for one in every[start : start + BATCH] if (*one[:2], game, kind) not in done]
+            if part:
                 settings = KINDS[kind](pt.MaskSettings(game=game))
-                found = measured(network, torch.cat([load() for *_, load in part]), settings, options.engine)
+                images = torch.cat([load() for *_, load in part])
+                found = measured(network, images, settings, options.engine)
                 about = (
                     {"data": data, "image": image, "game": game, "kind": kind} for data, image, _ in part
                 )
@@ -226,7 +227,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = keeps_records(parser_of("Fewer passes for the same objective."))
     parser.add_argument("imagenet", type=Path, metavar="IMAGENET", help="ImageNet's folder")
     parser.add_argument("--engine", choices=ENGINES, default="onnx", help="what computes a mask")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of settings")
     return run_study(parser, fewer_passes, argv)
 
 

@@ -91,7 +91,7 @@ def test_repeat_goes_on_where_it_was_and_ends_when_it_is_asked_to() -> None:
 FAST = pt.MaskSettings(iterations=70, jitter=28).fast()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fast(tiny, noise_images) -> pt.Masks:
     return pt.learn_masks(tiny, noise_images, [0, 1, 2], FAST)
 

@@ -98,6 +98,7 @@ def explain(
     layer = _check_method(network, method, layer)
     with mistake("--settings"):
         base = _preset(network, preset, layer if method == "mask" else None)
+        base = base if game is None else base.replace(game=game)
         settings = changed(base if paper else base.fast(), settings_file, game)
     with mistake("--target"):
         chosen = None if target == "auto" else network.class_index(target)
