@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ from perturb_tutorial.initialization import (
     rival_masks,
     smallest_discs,
 )
+from perturb_tutorial.loop import Report, learn_on
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.folding import FOLDED_TOLERANCE
@@ -53,7 +55,8 @@ from perturb_tutorial.networks.mask_layers import (
 from perturb_tutorial.networks.outputs import replacing
 from perturb_tutorial.networks.reshape import Reshape, check_selects, factor, selected
 from perturb_tutorial.networks.scored import Score
-from perturb_tutorial.optimizer import Progress, Report, learn_in_batches, learn_on, score_to_learn
+from perturb_tutorial.objectives import probability
+from perturb_tutorial.optimizer import Progress, learn_in_batches, score_to_learn, warn_of_empty
 from perturb_tutorial.results import Masks
 from perturb_tutorial.settings import MaskSettings, check_seed
 from perturb_tutorial.sizes import REFERENCE_SIZE
@@ -105,8 +108,8 @@ def learn_activation_masks(
     its last run.
     ``reshape``: from the output of ``layer``, which need not be a map then, to N×C×h×w, by selecting elements; the mask
     lies on these (module ``networks.reshape``).
-    ``settings``: None is :func:`layer_settings`. Of others, game, iterations, learning rate, λ₁, λ₂, β and
-    start are used; grid, softening, jitter and perturbation are always those of this module, as
+    ``settings``: None is :func:`layer_settings`. Of others, game, iterations, optimizer, λ₁, λ₂, β, scale of the score
+    and start are used; grid, softening, jitter and perturbation are always those of this module, as
     ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image, for one that does
     not influence the logits, and for arguments of the wrong form.
     """
@@ -116,7 +119,8 @@ def learn_activation_masks(
     batch_size = check_batch_size(batch_size)
     seed = check_seed(seed)
     network = network if device is None else network.to(pick_device(device))
-    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
+    scale = "softmax" if settings is None else settings.score_scale
+    network, weights_of = score_to_learn(network, images, targets, score, relative_score, scale)
     place = _place(network, layer, reshape)
     used = _settings_at(network, place, "deletion") if settings is None else _on_grid(settings, place)
 
@@ -129,6 +133,8 @@ def learn_activation_masks(
             return replace(learn_on(canvas, used, report), layer=place.layer).to(images.device)
 
     masks = learn_in_batches(learn, len(images), used.iterations, network.device, batch_size, progress)
+    if score is None:
+        warn_of_empty(masks)
     return replace(masks, seed=seed, engine="torch", precision="float32", version=__version__)
 
 
@@ -136,6 +142,8 @@ class _LayerCanvas:
     """Masks on the output of one layer. What comes before it needs no gradient: neither the pixels nor the
     network's weights ask for one.
     """
+
+    fixed_batch: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -148,12 +156,12 @@ class _LayerCanvas:
     ) -> None:
         self.network, self.place, self.images, self.weights = network, place, images, weights
         self.settings, self.seed, self.device = settings, seed, network.device
-        self.size = (images.shape[-2], images.shape[-1])
+        self.size, self.cells = (images.shape[-2], images.shape[-1]), place.size
 
     def _score(self, images: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         with _masked(self.network, self.place, mask):
             logits = (self.network.logits if self.place.folded else self.network.unfolded_logits)(images)
-        return self.network.target_scores(logits, weights)
+        return self.network.target_scores(logits, weights, self.settings.score_scale)
 
     def original(self) -> Tensor:
         return self.masked(torch.ones(1, 1, *self.place.size, dtype=torch.float32, device=self.device))
@@ -166,12 +174,14 @@ class _LayerCanvas:
             shape = (len(self.images), 1, *self.place.size)
             return rival_masks(shape, self.settings, self.seed, self.device)
         grids = disc_candidates(self.settings, self.size, self.place.size).to(self.device)
+        scale = self.settings.score_scale
+        original, perturbed = (probability(score, scale) for score in (original_score, perturbed_score))
 
         def normalized(rows: Tensor, tried: Tensor) -> Tensor:
             images, weights = (x[rows].repeat_interleave(len(tried), 0) for x in (self.images, self.weights))
             score = self._score(images, tried.repeat(len(rows), 1, 1, 1), weights)
-            score = score.view(len(rows), len(tried))
-            return normalized_score(score, original_score[rows, None], perturbed_score[rows, None])
+            score = probability(score, scale).view(len(rows), len(tried))
+            return normalized_score(score, original[rows, None], perturbed[rows, None])
 
         return smallest_discs(normalized, grids, original_score > perturbed_score, self.settings)
 
@@ -183,6 +193,11 @@ class _LayerCanvas:
 
     def masked(self, grid: Tensor) -> Tensor:
         return self._score(self.images, grid, self.weights)
+
+    def rows(self, kept: Tensor) -> _LayerCanvas:
+        some = copy(self)
+        some.images, some.weights = self.images[kept], self.weights[kept]
+        return some
 
 
 def _outputs(network: Network, layer: str, *, folded: bool) -> list[Tensor]:

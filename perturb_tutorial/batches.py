@@ -27,8 +27,8 @@ def check_batch_size(batch_size: Any) -> int | None:
     return None if batch_size is None else check_whole("batch_size", batch_size, 1)
 
 
-def in_batches(count: int, size: int, run: Callable[[int, int], None]) -> None:
-    """Calls ``run(start, stop)`` over 0 … ``count``, at most ``size`` at once.
+def in_batches(count: int, size: int, run: Callable[[int, int], object]) -> None:
+    """Calls ``run(start, stop)`` over 0 … ``count``, at most ``size`` at once, until one returns False.
 
     A part that runs out of memory is tried again at half the size, down to a single one.
     """
@@ -36,7 +36,8 @@ def in_batches(count: int, size: int, run: Callable[[int, int], None]) -> None:
     while start < count:
         stop = min(start + size, count)
         try:
-            run(start, stop)
+            if run(start, stop) is False:
+                return
         except RuntimeError as error:
             if not out_of_memory(error) or size == 1:
                 raise

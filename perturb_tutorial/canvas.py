@@ -1,22 +1,24 @@
 """A canvas: what the masks of a batch lie on, and so what the optimizer asks for scores.
 
 Here it is N images; in module ``activations`` it is the output of a layer. A score is Σ_{c∈C} f_c, the summed
-softmax probability of an image's classes, N values. A grid is N×1×h×w.
+softmax probability of an image's classes, or its log-odds (``objectives.class_score``), N values. A grid is N×1×h×w.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from perturb_tutorial.initialization import InitialMasks, initial_masks
+from perturb_tutorial.initialization import LEVELS, InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
+from perturb_tutorial.objectives import probability
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import PRECISIONS, MaskSettings
+from perturb_tutorial.settings import MaskSettings
 from perturb_tutorial.sizes import Size, sides
 
 Step = int | Tensor
@@ -26,12 +28,19 @@ Step = int | Tensor
 class Canvas(Protocol):
     """What the loop needs. ``device`` is where all of it happens."""
 
+    fixed_batch: ClassVar[bool]
+    """Whether code is made for one number of images, and takes long for another."""
+
     @property
     def device(self) -> torch.device: ...
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the images, px."""
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(h, w) of the grid."""
 
     def original(self) -> Tensor:
         """The score with nothing perturbed."""
@@ -51,6 +60,9 @@ class Canvas(Protocol):
     def masked(self, grid: Tensor) -> Tensor:
         """The score under the mask without jitter."""
 
+    def rows(self, kept: Tensor) -> Canvas:
+        """The same for some of the images, whose numbers are ``kept``."""
+
 
 class ImageCanvas:
     """Masks on images: upsampled and softened; the image and its perturbed version are shifted under the mask.
@@ -59,9 +71,7 @@ class ImageCanvas:
     network's two passes in an iteration.
     """
 
-    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     fixed_batch: ClassVar[bool] = False
-    """Whether code is made for one number of images, and takes long for another."""
     own_scores: ClassVar[bool] = True
     """Whether the score may be the user's own (module ``networks.scored``)."""
 
@@ -78,8 +88,8 @@ class ImageCanvas:
         self.device, self.images, self.precision = network.device, images, precision
         self.size = height, width = images.shape[-2], images.shape[-1]
         self.background = background_for(settings, images, color=network.mean_color, seed=seed)
-        lengths, cells = settings.lengths(self.size), settings.grid_shape(self.size)
-        self.up_rows, self.up_columns = upsampling_matrices(self.size, cells, lengths.mask_sigma, images)
+        lengths, self.cells = settings.lengths(self.size), settings.grid_shape(self.size)
+        self.up_rows, self.up_columns = upsampling_matrices(self.size, self.cells, lengths.mask_sigma, images)
         self.row_means, self.column_means = self.up_rows.sum(0) / height, self.up_columns.sum(0) / width
         self.shifts = jitter_shifts(settings, self.size, seed)
         self.windows = _Windows(self.shifts, self.size, lengths.jitter, self.device)
@@ -108,24 +118,36 @@ class ImageCanvas:
         background, evidence = self.windows(self.pictures, step)
         inputs = torch.addcmul(background, evidence, self.upsampled(grid))
         if self.precision != "bfloat16":
-            return self.network.target_scores(self.logits(inputs), self.weights)
+            return self.read(self.logits(inputs))
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = self.logits(inputs)
-        return self.network.target_scores(logits, self.weights)
+        return self.read(logits)
+
+    def read(self, logits: Tensor) -> Tensor:
+        """The score of each image, N values, in the scale of the settings."""
+        return self.network.target_scores(logits, self.weights, self.settings.score_scale)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """N×K from normalized inputs, in the loop."""
         return self.network.normalized_logits(inputs)
 
     def original(self) -> Tensor:
-        return self.network.target_scores(self.network.logits(self.images), self.weights)
+        return self.read(self.network.logits(self.images))
 
     def perturbed(self) -> Tensor:
-        return self.network.target_scores(self.network.logits(self.background), self.weights)
+        return self.read(self.network.logits(self.background))
 
     def masked(self, grid: Tensor) -> Tensor:
         pixels = perturb(self.images, self.background, self.upsampled(grid))
-        return self.network.target_scores(self.network.logits(pixels), self.weights)
+        return self.read(self.network.logits(pixels))
+
+    def rows(self, kept: Tensor) -> ImageCanvas:
+        some = copy(self)
+        some.images, some.background, some.weights = (
+            x[kept] for x in (self.images, self.background, self.weights)
+        )
+        some.pictures = self.pictures[:, kept]
+        return some
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
         return initial_masks(
@@ -134,8 +156,8 @@ class ImageCanvas:
             self.background,
             self.weights,
             self.settings,
-            original_score=original_score,
-            perturbed_score=perturbed_score,
+            original_score=probability(original_score, self.settings.score_scale),
+            perturbed_score=probability(perturbed_score, self.settings.score_scale),
             seed=self.seed,
         )
 
@@ -156,6 +178,18 @@ class ExportedCanvas(ImageCanvas):
         inputs = (self.runtime, image, background, self.weights)
         score: Tensor = _Joint.apply(grid, *inputs)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return score
+
+    def original(self) -> Tensor:
+        return self.masked(self._everywhere(1.0))
+
+    def perturbed(self) -> Tensor:
+        return self.masked(self._everywhere(0.0))
+
+    def masked(self, grid: Tensor) -> Tensor:
+        return self.runtime.scores(grid, self.images, self.background, self.weights)
+
+    def _everywhere(self, value: float) -> Tensor:
+        return torch.full((len(self.images), 1, *self.cells), value, dtype=torch.float32, device="cpu")
 
 
 class CompiledCanvas(ImageCanvas):
@@ -231,7 +265,10 @@ def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[i
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    drawn = torch.randint(0, reach, (settings.iterations, 2), generator=generator, device="cpu")
+    count = max(
+        settings.iterations, len(LEVELS)
+    )  # the start "gradient" needs some before the first iteration
+    drawn = torch.randint(0, reach, (count, 2), generator=generator, device="cpu")
     return [(dx, dy) for dx, dy in drawn.tolist()]
 
 

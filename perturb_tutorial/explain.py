@@ -246,11 +246,13 @@ def _by_mask(
             "settings": settings.to_dict(),
             "seed": request.seed,
             "engine": masks.engine,
+            "precision": masks.precision,
             "score_original": float(masks.score_original[row]),
             "score_perturbed": _finite(masks.score_perturbed[row]),
             "score_masked": _finite(masks.score_masked[row]),
             "area": float(masks.area[row]),
             "converged": bool(masks.converged[row]),
+            "iterations": int(masks.iterations[row]),
         }
         for row in range(len(images))
     ]
@@ -294,11 +296,13 @@ def _by_comparison(
             "settings",
             "seed",
             "engine",
+            "precision",
             "score_original",
             "score_perturbed",
             "score_masked",
             "area",
             "converged",
+            "iterations",
         )
     )
     seeded = request.seed if request.method == "variable_occlusion" else None

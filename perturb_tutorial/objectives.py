@@ -4,6 +4,19 @@
     preservation  λ₁ ‖m‖₁     + λ₂ TV_β(m) − Σ_{c∈C} f_c(Φ(x; M))     (eq. 1)
 
 m is the mask on the grid, both norms are sums over the grid, f_c is the softmax probability of class c.
+
+What λ₁ weighs the area against is the setting ``score_scale``. With p = Σ_{c∈C} f_c under the mask, p₀ on the image,
+p∞ on the fully perturbed image, and log-odds ℓ = ln p/(1 − p), the last term is, up to its sign,
+
+    softmax   p                               (the paper's)
+    relative  p / p₀
+    logit     (ℓ − ℓ∞) / max(ℓ₀ − ℓ∞, 1)
+
+A cell costs λ₁ whatever p is, so where p₀ is small the cheapest mask of the paper's objective is empty. ``relative``
+begins at 1 for every image. ``logit`` does too, and where p is near 0 or 1, and its gradient with it, ℓ still moves.
+ℓ is the logit itself up to what all logits have in common, which a softmax does not see, and is defined for a set of
+classes as for one. Divided by the way from ℓ₀ to ℓ∞ it goes from 1 to 0, as a probability does, for which λ₁ was
+made. Where that way is shorter than 1, blurring hardly touches the class, and 1 stands in its place.
 """
 
 from __future__ import annotations
@@ -124,8 +137,42 @@ def target_score(logits: Tensor, weights: Tensor) -> Tensor:
     return (logits.float().softmax(1) * weights).sum(1)
 
 
+def log_odds(logits: Tensor, weights: Tensor) -> Tensor:
+    """ln p/(1 − p) of p = :func:`target_score`, N values, from the logits, so that p may round to 0 or to 1.
+
+    ``weights``: N×K, above 0 for each class in the set, which is neither empty nor all classes.
+    """
+    logits, lowest = logits.float(), torch.finfo(torch.float32).min
+    inside, outside = (
+        torch.where(members, logits, lowest).logsumexp(1) for members in (weights > 0, weights == 0)
+    )
+    return inside - outside
+
+
+def class_score(logits: Tensor, weights: Tensor, scale: str) -> Tensor:
+    """The score that ``scale``, a value of ``MaskSettings.score_scale``, reads from N×K logits: p or ℓ, N values."""
+    return log_odds(logits, weights) if scale == "logit" else target_score(logits, weights)
+
+
+def probability(score: Tensor, scale: str) -> Tensor:
+    """p of a :func:`class_score`, N values."""
+    return score.sigmoid() if scale == "logit" else score
+
+
+def scaled_score(score: Tensor, original: Tensor, perturbed: Tensor, scale: str) -> Tensor:
+    """What λ₁ weighs the area against (module docstring), N values.
+
+    ``score``, ``original``, ``perturbed``: :func:`class_score` under the mask, of the image, and fully perturbed.
+    """
+    if scale == "relative":
+        return score / original
+    if scale == "logit":
+        return (score - perturbed) / (original - perturbed).clamp(min=1)
+    return score
+
+
 def objective(grid: Tensor, score: Tensor, settings: MaskSettings) -> Tensor:
-    """The loss of each image, N values, from its grid N×1×h×w (in [0, 1]) and its target score."""
+    """The loss of each image, N values, from its grid N×1×h×w (in [0, 1]) and its :func:`scaled_score`."""
     game = settings.rules
     counted = game.salient(grid)
     tv = total_variation(grid, settings.tv_exponent)

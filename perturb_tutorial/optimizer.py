@@ -6,16 +6,15 @@ For each image x and set of classes C it minimizes over the grid m ∈ [0, 1]^(h
     deletion  min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + E_τ Σ_{c∈C} f_c(Φ(x(· − τ); M))      (eq. 6; eq. 2)
 
 The loss of a batch is the sum over its images, so each has the gradient it would have alone; the shifts are
-one sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's. Nothing
-in the loop waits for the device, so that a GPU can replay an iteration that was recorded once (``recording``).
+one sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's.
 
-An image whose score or gradient is not finite gets no step in that iteration and is not ``converged``; its
-neighbors in the batch do not notice. ``converged`` is: all scores finite and score_masked < score_original
-(deletion) or score_masked > score_perturbed (preservation).
+The loop itself is module ``loop``, a step of it module ``steps``: other settings, such as those of
+:meth:`MaskSettings.fast`, step otherwise and let each image end when it is done.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,22 +24,20 @@ from torch import Tensor
 
 from perturb_tutorial import __version__
 from perturb_tutorial.batches import check_batch_size, in_batches, usual_batch_size
-from perturb_tutorial.canvas import CANVASES, Canvas, ImageCanvas, Step
-from perturb_tutorial.engines.recording import repeat
-from perturb_tutorial.masks import total_variation
+from perturb_tutorial.canvas import CANVASES
+from perturb_tutorial.fastest import Choice, fastest_engine
+from perturb_tutorial.loop import Report, learn_on
 from perturb_tutorial.networks import Network, pick_device
 from perturb_tutorial.networks.arithmetic import arithmetic
 from perturb_tutorial.networks.batch_invariance import batch_invariant
-from perturb_tutorial.networks.gradients import check_gradient
 from perturb_tutorial.networks.scored import Score, scored_network
-from perturb_tutorial.objectives import class_weights, mask_sets, objective
-from perturb_tutorial.results import History, Masks
-from perturb_tutorial.settings import PRECISIONS, MaskSettings, check_seed
+from perturb_tutorial.objectives import class_weights, mask_sets
+from perturb_tutorial.results import Masks
+from perturb_tutorial.settings import AUTO, PRECISIONS, MaskSettings, check_seed
 
-Progress = Callable[[int, int], None]
-"""Called as (iterations done, iterations in all), summed over the images."""
-Report = Callable[[int], None]
-"""Called with the number of iterations that a batch has done."""
+Progress = Callable[[int, int], object]
+"""Called as (iterations done, iterations in all), summed over the images, of which one that ended sooner counts as if
+it had done them all; False ends the run."""
 
 
 def learn_masks(
@@ -52,7 +49,7 @@ def learn_masks(
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "torch",
-    precision: str = "float32",
+    precision: str | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
     score: Score | None = None,
@@ -70,33 +67,42 @@ def learn_masks(
         engine: what computes score and gradient, one of ``ENGINES``. "onnx" needs
             ``pip install 'perturb_tutorial[onnx]'``, is faster on a CPU for most networks (not for GoogLeNet and
             VGG-16) and gives the same masks within rounding. "compile" is for hundreds of images on a GPU: it takes a
-            minute before it starts.
-        precision: of the network's two passes in an iteration, one of ``PRECISIONS``. On NVIDIA's GPUs "tf32" and
-            "bfloat16" are faster and round so coarsely that masks differ; "bfloat16" is not for engine "onnx". Masks,
-            regularizers, the disc search and the scores before and after are float32 in any case.
+            minute before it starts. "auto" is the fastest of the first two, measured once for a network and a machine
+            (module ``fastest``), which takes some seconds.
+        precision: of the network's two passes in an iteration, one of ``PRECISIONS``; None is "float32", and with
+            engine "auto" what was found to be fastest. "tf32", on NVIDIA's GPUs, and "bfloat16" are faster and round so
+            coarsely that masks differ. Masks, regularizers, the disc search and the scores before and after are float32
+            in any case.
         batch_size: images at once, None to begin with the device's usual number; halved and tried again when the
             device runs out of memory.
-        progress: called with (done, total) image-iterations.
+        progress: called with (done, total) image-iterations; where it returns False the run ends.
         score: of the user's own, for modules without classes: a differentiable function f from the module's output for
             some images to one number for each. Σ f_c(Φ(x; M)) becomes f(Φ(x; M)) / \|f(x)\|, since λ₁ was made for
             scores between 0 and 1; so it is 1 on the image, or −1. Only for engine "torch".
         relative_score: False takes f as it is; choose λ₁ (``settings.area_weight``) by its size then.
 
     Returns:
-        :class:`Masks` on the images' device.
+        :class:`Masks` on the images' device. Where ``progress`` ended the run, they are the masks so far, of the first
+        images, as many as had been begun; ``masks.iterations`` has how far each is.
 
     Raises:
         ValueError: for arguments of the wrong form, or a network that the engine cannot run.
         ImportError: for an engine whose packages are not installed.
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
-    kind = _canvas_kind(engine, precision)
+    _check_engine(engine, precision)
     batch_size = check_batch_size(batch_size)
     _check_arguments(network, images)
     network = network if device is None else network.to(pick_device(device))
+    engine, precision = _chosen(
+        engine, precision, network, settings, len(images), own_score=score is not None
+    )
+    kind = CANVASES[engine]
     if score is not None and not kind.own_scores:
         raise ValueError(f"engine: expected 'torch' with score=, got {engine!r}")
-    network, weights_of = score_to_learn(network, images, targets, score, relative_score)
+    network, weights_of = score_to_learn(
+        network, images, targets, score, relative_score, settings.score_scale
+    )
     before = 0  # images in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
@@ -113,21 +119,43 @@ def learn_masks(
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
     masks = learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    if score is None:
+        warn_of_empty(masks)
     return replace(masks, seed=seed, engine=engine, precision=precision, version=__version__)
 
 
-def _canvas_kind(engine: str, precision: str) -> type[ImageCanvas]:
-    if engine not in CANVASES:
-        raise ValueError(f"engine: expected one of {', '.join(CANVASES)}, got {engine!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    kind = CANVASES[engine]
-    if precision not in kind.precisions:
-        raise ValueError(
-            f"precision: expected {' or '.join(kind.precisions)} with engine {engine!r}, got {precision!r}; use "
-            "engine='torch'"
+def warn_of_empty(masks: Masks) -> None:
+    """One warning, with the mend, where masks of softmax scores are empty."""
+    if masks.settings.score_scale == "softmax" and (count := int(masks.empty.sum())):
+        warnings.warn(
+            f"{count} of {len(masks)} masks are empty: a cell costs more than the score that it would change; "
+            "MaskSettings(score_scale='relative') asks about small scores, too",
+            stacklevel=3,
         )
-    return kind
+
+
+def _check_engine(engine: str, precision: str | None) -> None:
+    if engine != AUTO and engine not in CANVASES:
+        raise ValueError(f"engine: expected one of {', '.join((*CANVASES, AUTO))}, got {engine!r}")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+def _chosen(
+    engine: str,
+    precision: str | None,
+    network: Network,
+    settings: MaskSettings,
+    count: int,
+    *,
+    own_score: bool,
+) -> Choice:
+    """The engine and the precision that a call means."""
+    if engine != AUTO:
+        return Choice(engine, precision or "float32")
+    exact = precision is not None
+    choice = fastest_engine(network, settings, count, own_score=own_score, exact=exact)
+    return choice if precision is None else Choice(choice.engine, precision)
 
 
 def _check_arguments(network: Network, images: Tensor) -> None:
@@ -137,12 +165,12 @@ def _check_arguments(network: Network, images: Tensor) -> None:
 
 
 def score_to_learn(
-    network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool
+    network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool, scale: str
 ) -> tuple[Network, Callable[[list[int], Tensor], Tensor]]:
     """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
 
-    The function takes the rows' numbers and their pixels on the network's device. ``ValueError`` for targets of the
-    wrong form, and for a score that :func:`scored_network` refuses.
+    The function takes the rows' numbers and their pixels on the network's device. ``scale``: the settings'
+    ``score_scale``. ``ValueError`` for targets of the wrong form, and for a score that :func:`scored_network` refuses.
     """
     if score is None:
         sets = mask_sets(targets, len(images), network.class_count)
@@ -153,6 +181,10 @@ def score_to_learn(
         return network, weights_of
     if targets is not None:
         raise ValueError("targets: expected None with score=, which has no classes")
+    if scale != "softmax":
+        raise ValueError(
+            f"score_scale: expected 'softmax' with score=, which relative_score scales, got {scale!r}"
+        )
     scored = scored_network(network, score, relative=relative)
     return scored, lambda rows, pixels: scored.score_weights(pixels)
 
@@ -167,118 +199,26 @@ def learn_in_batches(
 ) -> Masks:
     """``learn(start, stop, report)`` over ``count`` images, as many at once as the device's memory holds.
 
-    ``report`` takes the iterations done in a batch; ``progress`` gets (done, total) image-iterations.
+    ``progress`` gets (done, total) image-iterations; once it returns False no other batch is begun.
     """
     parts: list[Masks] = []
 
-    def run(start: int, stop: int) -> None:
-        def report(iteration: int) -> None:
+    def run(start: int, stop: int) -> bool:
+        goes_on = True
+
+        def report(iteration: float) -> bool:
+            nonlocal goes_on
             if progress is not None:
-                progress(start * iterations + (stop - start) * iteration, count * iterations)
+                done = start * iterations + round((stop - start) * iteration)
+                goes_on = progress(done, count * iterations) is not False
+            return goes_on
 
         with torch.inference_mode(False), arithmetic(device):  # whatever the caller has switched on
             parts.append(learn(start, stop, report))
+        return goes_on
 
     in_batches(count, min(batch_size or usual_batch_size(device), count), run)
     return Masks.concatenate(parts)
 
 
-def learn_on(canvas: Canvas, settings: MaskSettings, report: Report, precision: str = "float32") -> Masks:
-    """The loop of the module's docstring on any canvas; ``precision`` as in :func:`learn_masks`."""
-    with arithmetic(canvas.device):
-        with torch.inference_mode():
-            original_score, perturbed_score = canvas.original().clone(), canvas.perturbed().clone()
-        start = canvas.start(original_score, perturbed_score)
-        grid = start.grid.clone().requires_grad_(True)
-        finite = torch.ones_like(original_score, dtype=torch.bool)
-        history = _Recorder(len(grid), settings, canvas.device)
-        adam = ClippedAdam(grid, settings.learning_rate)
-        checked = False
-
-        def iterate(step: Step) -> None:
-            nonlocal checked
-            with (
-                torch.enable_grad(),
-                arithmetic(canvas.device, precision),
-            ):  # whatever the caller has switched off
-                score = canvas.score(grid, step)  # E_τ Σ f_c(Φ(x; M))
-                if not checked:
-                    check_gradient(score, grid)
-                    checked = True
-                loss = objective(grid, score, settings)  # eq. 6 | eq. 1
-                (gradient,) = torch.autograd.grad(loss.sum(), grid)
-            with torch.no_grad():
-                usable = torch.isfinite(score) & torch.isfinite(gradient).flatten(1).all(1)
-                finite.logical_and_(usable)
-                history.note(step, score, canvas.kept(grid), total_variation(grid, settings.tv_exponent))
-                adam.step(gradient, usable)
-
-        repeat(iterate, settings.iterations, canvas.device, report)
-        final = grid.detach()
-        with torch.inference_mode():
-            masked_score = canvas.masked(final).clone()
-    for value in (original_score, perturbed_score, masked_score):
-        finite &= torch.isfinite(value)
-    reached = settings.rules.reached(masked_score, original_score, perturbed_score)
-    return Masks(
-        grid=final,
-        size=canvas.size,
-        score_original=original_score,
-        score_perturbed=perturbed_score,
-        score_masked=masked_score,
-        converged=finite & reached,
-        radius=start.radius,
-        history=history.history,
-        settings=settings,
-    )
-
-
-class ClippedAdam:
-    """Adam on the grid N×1×h×w, with a clip to [0, 1] after each step.
-
-    An image that is not usable in a step keeps its mask: gradient 0 and no momentum either.
-    """
-
-    def __init__(self, grid: Tensor, learning_rate: float) -> None:
-        self.grid = grid
-        on_gpu = grid.device.type == "cuda"
-        self.adam = torch.optim.Adam(
-            [grid], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, capturable=on_gpu, fused=on_gpu
-        )
-
-    def step(self, gradient: Tensor, usable: Tensor) -> None:
-        """``gradient``: N×1×h×w. ``usable``: N booleans."""
-        rows = usable.view(-1, 1, 1, 1)
-        before = self.grid.detach().clone()
-        self.grid.grad = torch.where(rows, gradient, 0.0)
-        self.adam.step()
-        self.grid.copy_(torch.where(rows, self.grid.clamp(0, 1), before))
-
-
-class _Recorder:
-    """The history as it is made."""
-
-    def __init__(self, count: int, settings: MaskSettings, device: torch.device) -> None:
-        self.game = settings.rules
-        shape = (count, settings.iterations)
-        zeros = (torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3))
-        self.history = History(*zeros)
-
-    def note(self, step: Step, score: Tensor, kept: Tensor, tv: Tensor) -> None:
-        history, area = self.history, self.game.salient(kept)
-        for kind, value in ((history.score, score), (history.area, area), (history.tv, tv)):
-            if isinstance(step, int):
-                kind[:, step] = value
-            else:
-                kind.index_copy_(1, step, value[:, None])
-
-
-__all__ = [
-    "ClippedAdam",
-    "Progress",
-    "Report",
-    "learn_in_batches",
-    "learn_masks",
-    "learn_on",
-    "score_to_learn",
-]
+__all__ = ["Progress", "learn_in_batches", "learn_masks", "score_to_learn"]

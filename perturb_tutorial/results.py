@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +16,12 @@ from torch import Tensor
 
 from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.files import whole_file
+from perturb_tutorial.mask_files import FORMAT, HISTORY, MADE, OLDER, ROWS, checksum, wrong_form
 from perturb_tutorial.masks import upsample
-from perturb_tutorial.objectives import objective
+from perturb_tutorial.objectives import objective, scaled_score
 from perturb_tutorial.reading import read_bytes
 from perturb_tutorial.settings import MaskSettings
 
-FORMAT = "perturb_tutorial masks 2"
-_OLDER = "perturb_tutorial masks 1"
-"""Without a checksum, and without what the masks were made by."""
 LARGEST = 4_000
 """MB of the largest file that is read."""
 
@@ -58,7 +55,10 @@ def _equal(first: object, second: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid)."""
+    """What each iteration saw, N×iterations: the jittered score, the area (input size) and TV_β (grid).
+
+    NaN after an image's last iteration.
+    """
 
     score: Tensor
     area: Tensor
@@ -78,11 +78,12 @@ class Masks:
     ``grid``: N×1×h×w in [0, 1], what was optimized; on images h×w is ``settings.grid_shape(size)``. ``size``: (H, W)
     of the images, px. ``settings``: how. ``score_original``, ``score_perturbed``, ``score_masked``: N target scores,
     summed over each set of classes, of the image, of the fully perturbed image, and under the final mask without
-    jitter. ``radius``: the initial disc, image px of a 224 px input (times √(H·W) / 224 in px of this one), NaN without
-    one. ``converged``: N booleans, module ``optimizer`` says when. ``layer``: the layer whose output is masked (§6.4),
-    None for a mask on the image. ``seed``, ``engine``, ``precision`` and ``version`` (of the package): what else it
-    takes to learn them again, None where it is not known or differs between the rows. ``==`` compares all of it;
-    :meth:`agrees_with` asks for the same run.
+    jitter; with ``settings.score_scale`` "logit" their log-odds, and with any scale as they were read, not divided.
+    ``iterations``: N whole numbers, how many each image took. ``radius``: the initial disc, image px of a 224 px
+    input (times √(H·W) / 224 in px of this one), NaN without one. ``converged``: N booleans, module ``loop``
+    says when. ``layer``: the layer whose output is masked (§6.4), None for a mask on the image. ``seed``, ``engine``,
+    ``precision`` and ``version`` (of the package): what else it takes to learn them again, None where it is not known
+    or differs between the rows. ``==`` compares all of it; :meth:`agrees_with` asks for the same run.
     """
 
     grid: Tensor
@@ -92,6 +93,7 @@ class Masks:
     score_masked: Tensor
     converged: Tensor
     radius: Tensor
+    iterations: Tensor
     history: History
     settings: MaskSettings
     layer: str | None = None
@@ -135,6 +137,17 @@ class Masks:
         """The mean of each saliency at input size, N values."""
         return self.saliency.mean((1, 2, 3))
 
+    @property
+    def empty(self) -> Tensor:
+        """Whether each mask has found nothing, N booleans: its area is less than a cell's."""
+        return self.salient_grid.sum((1, 2, 3)) < 1
+
+    @property
+    def objective(self) -> Tensor:
+        """What was minimized (eq. 6 or 1), at ``grid`` and without jitter, N values."""
+        scores = (self.score_masked, self.score_original, self.score_perturbed)
+        return objective(self.grid, scaled_score(*scores, self.settings.score_scale), self.settings)
+
     def agrees_with(self, other: Masks) -> bool:
         """Whether ``other`` is the same optimization run again, on this processor or on another.
 
@@ -146,12 +159,13 @@ class Masks:
         shapes = [(m.grid.shape, m.size, m.history.score.shape) for m in (self, other)]
         if shapes[0] != shapes[1]:
             return False
+        early = min([EARLY, *self.iterations.tolist(), *other.iterations.tolist()])
         for name, allowed in _SAME_RUN.items():
-            mine, theirs = (getattr(m.history, name)[:, :EARLY] for m in (self, other))
+            mine, theirs = (getattr(m.history, name)[:, :early] for m in (self, other))
             scale = 1 + theirs if name == "tv" else 1
             if not bool(((mine - theirs).abs() <= allowed * scale).all()):
                 return False
-        mine, theirs = (objective(m.grid, m.score_masked, self.settings) for m in (self, other))
+        mine, theirs = (m.objective for m in (self, other))
         return bool(((mine - theirs).abs() <= _SAME_END).all())
 
     def resized(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -182,8 +196,8 @@ class Masks:
         return self._each(lambda value: value.to(device))
 
     def _each(self, change: Any) -> Masks:
-        history = History(*(change(getattr(self.history, name)) for name in _HISTORY))
-        return replace(self, history=history, **{name: change(getattr(self, name)) for name in _ROWS})
+        history = History(*(change(getattr(self.history, name)) for name in HISTORY))
+        return replace(self, history=history, **{name: change(getattr(self, name)) for name in ROWS})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
@@ -195,9 +209,9 @@ class Masks:
             for other in others:
                 if other != first:
                     raise ValueError(f"parts: expected masks of one {name}, got {first} and {other}")
-        history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in _HISTORY))
-        rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
-        made = {name: {getattr(part, name) for part in parts} for name in _MADE}
+        history = History(*(torch.cat([getattr(part.history, name) for part in parts]) for name in HISTORY))
+        rows: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in ROWS}
+        made = {name: {getattr(part, name) for part in parts} for name in MADE}
         common: dict[str, Any] = {
             name: values.pop() if len(values) == 1 else None for name, values in made.items()
         }
@@ -213,20 +227,20 @@ class Masks:
             "size": list(self.size),
             "settings": self.settings.to_dict(),
             "layer": self.layer,
-            **{name: getattr(self, name) for name in _MADE},
+            **{name: getattr(self, name) for name in MADE},
             # A copy of its own: a part of a tensor would be saved with the whole.
             **{name: value.detach().cpu().contiguous().clone() for name, value in self._tensors().items()},
         }
-        if wrong := _wrong(content):
+        if wrong := wrong_form(content):
             raise ValueError(f"masks: {wrong}")
         file = io.BytesIO()
-        torch.save({**content, "checksum": _checksum(content)}, file)
+        torch.save({**content, "checksum": checksum(content)}, file)
         with whole_file(path) as written:
             written.write(file.getbuffer())
 
     def _tensors(self) -> dict[str, Tensor]:
-        history = {f"history.{name}": getattr(self.history, name) for name in _HISTORY}
-        return {name: getattr(self, name) for name in _ROWS} | history
+        history = {f"history.{name}": getattr(self.history, name) for name in HISTORY}
+        return {name: getattr(self, name) for name in ROWS} | history
 
     @classmethod
     @printable_errors
@@ -246,22 +260,25 @@ class Masks:
         except Exception as error:  # torch raises what the pickle and zip readers raise
             raise ValueError(f"masks: {path} is damaged, or not a file that Masks.save wrote") from error
         form = content.get("format") if isinstance(content, dict) else None
-        if form not in (FORMAT, _OLDER):
-            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or {_OLDER})")
-        older = form == _OLDER and "checksum" not in content
+        if form not in (FORMAT, *OLDER):
+            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or one before)")
+        older = form == OLDER[0] and "checksum" not in content
         try:
-            if not older and content.pop("checksum", None) != _checksum(content):
+            if not older and content.pop("checksum", None) != checksum(content):
                 raise ValueError("it is damaged: its checksum is not that of its content")
+            if form in OLDER:  # every image took all iterations
+                count, steps = content["history.score"].shape
+                content["iterations"] = torch.full((count,), steps)
             settings = MaskSettings(**content["settings"])
-            if wrong := _wrong(content):
+            if wrong := wrong_form(content):
                 raise ValueError(wrong)
             return cls(
                 size=tuple(content["size"]),
                 settings=settings,
                 layer=content["layer"],
-                history=History(*(content[f"history.{name}"] for name in _HISTORY)),
-                **{name: content[name] for name in _ROWS},
-                **{name: content.get(name) for name in _MADE},
+                history=History(*(content[f"history.{name}"] for name in HISTORY)),
+                **{name: content[name] for name in ROWS},
+                **{name: content.get(name) for name in MADE},
             )
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -271,43 +288,3 @@ class Masks:
             raise ValueError(f"masks: {path}: {error}") from error
         except Exception as error:  # fields of other types than these
             raise ValueError(f"masks: {path} is not a file that Masks.save wrote") from error
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of all values and tensors of a file, by name."""
-    sha = hashlib.sha256()
-    for name in sorted(content):
-        value = content[name]
-        if isinstance(value, Tensor):
-            sha.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            sha.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        else:
-            sha.update(f"{name} {value!r} ".encode("utf-8", "backslashreplace"))
-    return sha.hexdigest()
-
-
-def _wrong(content: Mapping[str, Any]) -> str | None:
-    """What is wrong with the form of a file's content, "field: expected …, got …"; None where nothing is."""
-    size, grid = content["size"], content["grid"]
-    if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        return f"size: expected [height, width] of the images in px, got {size!r}"
-    if grid.ndim != 4 or grid.shape[1] != 1 or not all(grid.shape[2:]):
-        return f"grid: expected N×1×h×w, got {'×'.join(map(str, grid.shape))}"
-    count, steps = len(grid), content["history.score"].shape[-1]
-    shapes = {"grid": grid.shape} | dict.fromkeys(_ROWS[1:], (count,))
-    shapes |= {f"history.{name}": (count, steps) for name in _HISTORY}
-    for name, shape in shapes.items():
-        value, dtype = content[name], torch.bool if name == "converged" else torch.float32
-        if value.shape != shape or value.dtype != dtype:
-            expected, got = ("×".join(map(str, sides)) for sides in (shape, value.shape))
-            return f"{name}: expected {expected} of {dtype}, got {got} of {value.dtype}"
-    if not bool(((grid >= 0) & (grid <= 1)).all()):  # nor NaN
-        return "grid: expected values from 0 to 1"
-    if bool((content["radius"] < 0).any()):
-        return "radius: expected image px of at least 0, or NaN"
-    return None
-
-
-_ROWS = ("grid", "score_original", "score_perturbed", "score_masked", "converged", "radius")
-_HISTORY = ("score", "area", "tv")
-_MADE = ("seed", "engine", "precision", "version")

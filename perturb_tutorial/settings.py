@@ -24,15 +24,25 @@ if TYPE_CHECKING:
 ENGINES = ("torch", "onnx", "compile")
 """torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``engines.openvino``).
 compile: PyTorch's compiler, for many images on a GPU (``compiled``)."""
+AUTO = "auto"
+"""The engine that is fastest for a network on this machine (module ``fastest``)."""
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Of the network's two passes in an iteration. tf32 is of NVIDIA's GPUs; elsewhere it is float32."""
 PERTURBATIONS = ("blur", "constant", "noise")
-INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones")
+INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones", "gradient")
+"""The paper's, four rivals, and that of :meth:`MaskSettings.fast`."""
+OPTIMIZERS = ("adam", "averaged")
+"""The paper's, and that of :meth:`MaskSettings.fast` (module ``steps``)."""
+SCORE_SCALES = ("softmax", "relative", "logit")
+"""The paper's, and two under which every question has an answer (module ``objectives``)."""
 
 MOST_ITERATIONS = 1_000_000
 """More are a slip of the finger: the path of the score would fill the memory."""
 LARGEST_VALUE = 1e12
 """Of a setting that is no length: far above any use, and float32 holds its products with scores and sums."""
+FAST_TOLERANCE = {"deletion": 3e-3, "preservation": 1e-3}
+"""Of :meth:`MaskSettings.fast`: what the objective has to fall by within ten iterations for an image to go on. In
+preservation it falls more slowly, and further."""
 _DEPTH = 16
 """How deeply a file of settings may be nested; the settings themselves are numbers and names."""
 LARGEST_SEED = 2**63 - 1
@@ -71,6 +81,10 @@ class Game:
     def suffices(self, normalized: Tensor) -> Tensor:
         """Whether a disc with this normalized score is large enough: ŝ ≤ 0.01 in deletion, ŝ ≥ 0.99 in preservation."""
         return normalized <= self.threshold if self.sign > 0 else normalized >= self.threshold
+
+    def mostly_suffices(self, normalized: Tensor) -> Tensor:
+        """Whether most is done: ŝ ≤ 0.3 in deletion, ŝ ≥ 0.7 in preservation."""
+        return normalized <= 0.3 if self.sign > 0 else normalized >= 0.7
 
     def gain(self, masked: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
         """How far a mask has moved the score: s₀ − s in deletion, s − s∞ in preservation.
@@ -148,6 +162,17 @@ class MaskSettings:
     blur_sigma: float = _setting(
         10.0, "σ₀", "image px", "blur of the fully perturbed image", "main text, §4.1"
     )
+    score_scale: str = _setting(
+        "softmax",
+        "f",
+        "–",
+        "what the area is weighed against: p, p/p₀ or log-odds",
+        "eq. 6; module objectives",
+    )
+    optimizer: str = _setting("adam", "–", "–", "how the grid moves", "main text, §6.4; module steps")
+    tolerance: float = _setting(
+        0.0, "ε", "–", "an image ends once its objective falls by less; 0: after N steps", "module steps"
+    )
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -156,6 +181,8 @@ class MaskSettings:
             ("game", tuple(GAMES)),
             ("perturbation", PERTURBATIONS),
             ("initialization", INITIALIZATIONS),
+            ("optimizer", OPTIMIZERS),
+            ("score_scale", SCORE_SCALES),
         ):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
@@ -169,10 +196,10 @@ class MaskSettings:
         for name in ("learning_rate", "tv_exponent"):
             if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
-        for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale"):
+        for name in ("area_weight", "tv_weight", "mask_sigma", "blur_sigma", "mask_scale", "tolerance"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "tv_exponent", "area_weight", "tv_weight"):
+        for name in ("learning_rate", "tv_exponent", "area_weight", "tv_weight", "tolerance"):
             if getattr(self, name) > LARGEST_VALUE:
                 raise ValueError(f"{name}: expected at most {LARGEST_VALUE:g}, got {getattr(self, name)!r}")
         if not 1 <= self.mask_scale <= REFERENCE_SIZE:
@@ -211,6 +238,21 @@ class MaskSettings:
         """
         settings = find_preset(name).settings
         return settings.replace(mask_scale=ALEXNET_MASK_SCALE) if network == "alexnet" else settings
+
+    def fast(self) -> MaskSettings:
+        """These settings with a better way of optimizing: the same objective, as low, in fewer passes.
+
+        The start is found by gradients instead of the disc (module ``initialization``; another start than the disc
+        stays), the mask is a running mean, and each image ends when it is done (module ``steps``), so that
+        ``iterations`` is the most.
+        """
+        start = "gradient" if self.initialization == "disc" else self.initialization
+        return self.replace(
+            initialization=start,
+            optimizer="averaged",
+            learning_rate=0.2,
+            tolerance=FAST_TOLERANCE[self.game],
+        )
 
     @printable_errors
     def replace(self, /, **changes: Any) -> MaskSettings:

@@ -31,11 +31,7 @@ from perturb_tutorial.benchmarks.merge import read_json
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, read_records
 from perturb_tutorial.benchmarks.summary import Figures, keys, wide
 from perturb_tutorial.benchmarks.worker import load_scene
-from perturb_tutorial.canvas import CANVASES
 from perturb_tutorial.metrics import is_hit, maximum_point, resize_map, union_mask
-from perturb_tutorial.networks.batch_invariance import batch_invariant
-from perturb_tutorial.objectives import class_weights, target_score
-from perturb_tutorial.optimizer import learn_on
 
 METHODS = ("center", "mask")
 BATCH = 8
@@ -66,13 +62,8 @@ def relative_grids(
     Returns:
         Their salient grids N×1×h×w.
     """
-    weights = class_weights(targets, network.class_count)
-    with torch.inference_mode():
-        original = target_score(network.logits(images), weights)
-    weights = weights / original[:, None]
-    with batch_invariant(network.folded):
-        canvas = CANVASES[engine](network, images, weights, settings, seed)  # whose scores start at 1
-        return learn_on(canvas, settings, lambda _: None).salient_grid
+    relative = settings.replace(score_scale="relative")
+    return pt.learn_masks(network, images, targets, relative, seed=seed, engine=engine).salient_grid
 
 
 def answered(question: Question, grid: Tensor) -> dict[str, Any]:

@@ -33,10 +33,12 @@ ORDER = (
         "_outside",
         "_words",
     },
-    {"image_files", "images", "perturbations", "objectives", "results", "result_file"},
+    {"image_files", "images", "perturbations", "objectives", "mask_files", "results", "result_file"},
     {"networks"},
     {"engines", "initialization"},
-    {"canvas"},
+    {"canvas", "steps"},
+    {"loop"},
+    {"fastest"},
     {"optimizer", "activations"},
     {"baselines", "datasets"},
     {"adapters", "plotting", "export", "explain", "benchmarks"},
@@ -46,8 +48,8 @@ ORDER = (
 )
 METHOD = {
     "settings", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
-    "masks", "perturbations", "objectives", "initialization", "canvas", "batches",
-    "optimizer", "activations", "results", "plotting", "export", "explain", "adapters",
+    "masks", "perturbations", "objectives", "initialization", "canvas", "steps", "loop", "fastest",
+    "batches", "optimizer", "activations", "mask_files", "results", "plotting", "export", "explain", "adapters",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
 FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}

@@ -13,7 +13,7 @@ from small_inputs import tiny_module
 from torch import nn
 
 import perturb_tutorial as pt
-from perturb_tutorial import batches, canvas, optimizer
+from perturb_tutorial import batches, canvas, loop
 from perturb_tutorial.canvas import jitter_shifts
 from perturb_tutorial.settings import ENGINES
 
@@ -340,14 +340,16 @@ def test_a_recorded_iteration_reads_its_number_from_the_device(tiny, noise_image
     settings = pt.MaskSettings(game=game, iterations=6, jitter=28)
     expected = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings)
 
-    def replayed(iterate, count, device, report):
-        number = torch.zeros(1, dtype=torch.long)
-        for done in range(count):
+    def replayed(iterate, first, last, device, goes_on):
+        number = torch.full((1,), first)
+        for done in range(first, last):
             iterate(number)
             number.add_(1)
-            report(done + 1)
+            if not goes_on(done + 1):
+                return done + 1
+        return last
 
-    monkeypatch.setattr(optimizer, "repeat", replayed)
+    monkeypatch.setattr(loop, "repeat", replayed)
     masks = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings)
     for name in ("score", "area", "tv"):
         assert torch.equal(getattr(masks.history, name), getattr(expected.history, name))

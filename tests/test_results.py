@@ -13,6 +13,7 @@ import torch
 from small_inputs import Payload
 
 import perturb_tutorial as pt
+from perturb_tutorial import mask_files
 from perturb_tutorial.files import whole_file
 
 
@@ -194,6 +195,29 @@ def test_a_file_of_another_version_is_told(masks, tmp_path, change):
         pt.Masks.load(path)
 
 
+@pytest.mark.parametrize("form", ["perturb_tutorial masks 1", "perturb_tutorial masks 2"])
+def test_files_of_earlier_formats_are_read(masks, tmp_path, form):
+    """They have no ``iterations``, and their settings none of the later fields: every image took all."""
+    path = tmp_path / "masks.pt"
+    masks.save(path)
+    content = torch.load(path, weights_only=True)
+    for name in ("checksum", "iterations"):
+        del content[name]
+    for name in ("score_scale", "optimizer", "tolerance"):
+        del content["settings"][name]
+    content["format"] = form
+    if form.endswith("1"):
+        for name in ("seed", "engine", "precision", "version"):
+            del content[name]
+        expected = dataclasses.replace(masks, seed=None, engine=None, precision=None, version=None)
+    else:
+        content["checksum"] = mask_files.checksum(content)
+        expected = masks
+    torch.save(content, path)
+    assert pt.Masks.load(path) == expected
+    assert expected.iterations.tolist() == [5, 5, 5]
+
+
 def test_masks_are_equal_where_all_their_numbers_are(tiny, noise_images, tmp_path):
     masks = pt.learn_masks(tiny, noise_images, 1, pt.MaskSettings(iterations=2, initialization="ones"))
     assert masks.radius.isnan().all()  # which is not equal to itself
@@ -241,6 +265,8 @@ def test_what_it_takes_to_make_masks_again_is_saved_with_them(masks, tmp_path):
             "history.tv: expected 3×5",
         ),
         (lambda m: {"size": (0, 32)}, "size: expected"),
+        (lambda m: {"iterations": m.iterations + 1}, "iterations: expected 0 to 5"),
+        (lambda m: {"iterations": m.iterations.float()}, "iterations: expected 3 of torch.int64, got"),
     ],
 )
 def test_masks_of_another_form_are_neither_saved_nor_loaded(masks, tmp_path, change, line):
@@ -248,18 +274,18 @@ def test_masks_of_another_form_are_neither_saved_nor_loaded(masks, tmp_path, cha
     with pytest.raises(ValueError, match=line):
         dataclasses.replace(masks, **change(masks)).save(path)
     assert os.listdir(tmp_path) == []
-    # The same in a file of the first format, which has no checksum.
+    # The same in a file whose checksum is that of its content.
     masks.save(path)
     content = torch.load(path, weights_only=True)
     del content["checksum"]
     changed = dataclasses.replace(masks, **change(masks))
-    fields = {name: getattr(changed, name) for name in ("grid", "score_masked", "converged")}
+    fields = {name: getattr(changed, name) for name in ("grid", "score_masked", "converged", "iterations")}
     fields |= {
         "history.tv": changed.history.tv,
         "size": list(changed.size),
-        "format": "perturb_tutorial masks 1",
     }
-    torch.save(content | fields, path)
+    content |= fields
+    torch.save({**content, "checksum": mask_files.checksum(content)}, path)
     with pytest.raises(ValueError, match=f"masks: .*masks.pt: {line}"):
         pt.Masks.load(path)
 

@@ -30,6 +30,9 @@ PAPER = {
     "perturbation": "blur",
     "initialization": "disc",
     "blur_sigma": 10,
+    "score_scale": "softmax",
+    "optimizer": "adam",
+    "tolerance": 0,
 }
 
 
@@ -117,12 +120,27 @@ def test_every_setting_has_its_source():
         ({"iterations": 10**20}, "iterations: expected at most 1,000,000"),
         ({"mask_sigma": 1e7}, "mask_sigma: expected at most 224"),
         ({"blur_sigma": 300.0}, "blur_sigma: expected at most 224"),
+        ({"tolerance": -1.0}, "tolerance: expected a number of at least 0"),
+        ({"tolerance": 1e13}, "tolerance: expected at most 1e"),
+        ({"optimizer": "sgd"}, "optimizer: expected one of adam, averaged, got 'sgd'"),
+        ({"score_scale": "log"}, "score_scale: expected one of softmax, relative, logit, got 'log'"),
         ({"perturbation": "blurr"}, "perturbation: expected one of blur, constant, noise"),
     ],
 )
 def test_wrong_values_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         pt.MaskSettings(**change)
+
+
+def test_fast_changes_how_it_is_optimized_and_nothing_else():
+    how = {"optimizer", "tolerance", "learning_rate", "initialization"}
+    for base in (pt.MaskSettings(), pt.MaskSettings.preset("localization").replace(game="preservation")):
+        changed = {name for name, value in base.fast().to_dict().items() if value != base.to_dict()[name]}
+        assert changed == how
+        assert base.fast().fast() == base.fast()
+    assert pt.MaskSettings(initialization="ones").fast().initialization == "ones", (
+        "a start that was asked for"
+    )
 
 
 def test_unknown_setting_and_preset_list_what_there_is():

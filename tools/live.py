@@ -272,9 +272,9 @@ def precompute() -> dict[str, Any]:
 def learn_and_record(network: Any, pixels: Any, targets: list[int], settings: Any) -> tuple[Any, Any]:
     """Masks, and the grids N×1×h×w after each of FRAMES iterations of the same run (arguments of `learn_masks`)."""
     from perturb_tutorial.canvas import ImageCanvas
+    from perturb_tutorial.loop import learn_on
     from perturb_tutorial.networks.batch_invariance import batch_invariant
     from perturb_tutorial.objectives import class_sets, class_weights
-    from perturb_tutorial.optimizer import learn_on
 
     grids: dict[int, Any] = {}
 
@@ -285,7 +285,7 @@ def learn_and_record(network: Any, pixels: Any, targets: list[int], settings: An
 
     weights = class_weights(class_sets(targets, len(pixels), network.class_count), network.class_count)
     with batch_invariant(network.folded):
-        masks = learn_on(Recorder(network, pixels, weights, settings, 0), settings, lambda _: None)
+        masks = learn_on(Recorder(network, pixels, weights, settings, 0), settings, lambda _: True)
     return masks, {**grids, settings.iterations: masks.grid}
 
 

@@ -18,6 +18,9 @@
  * @property {string} perturbation
  * @property {string} initialization
  * @property {number} blur_sigma
+ * @property {string} score_scale
+ * @property {string} optimizer
+ * @property {number} tolerance
  */
 
 /**

@@ -201,8 +201,9 @@ class Workers:
             self._without = float("inf")
             starting = f", {len(self.living)} still starting" if self.living else ""
             self._say(
-                f"ray: no worker for {WAIT:.0f} s{starting}. Each takes a GPU, or up to {counted(self._cores, 'core')} of a node "
-                f"without one; free: {listed(_able(nodes)) or 'no node has any'}. Waiting until there is "
+                f"ray: no worker for {WAIT:.0f} s{starting}. Each takes a GPU, or up to "
+                f"{counted(self._cores, 'core')} of a node without one; free: "
+                f"{listed(_able(nodes)) or 'no node has any'}. Waiting until there is "
                 "room or a node joins; Ctrl-C stops"
             )
 

@@ -92,8 +92,9 @@ class Worker:
         sets = [list(question.targets) for question in questions]
         scores, tops = _recognize(self.network, images, sets)
         with warnings.catch_warnings():
-            # The records mark a map that is not usable, and the summary counts these maps.
-            warnings.filterwarnings("ignore", message="a heat map is", category=UserWarning)
+            # The records mark a map that is not usable or empty, and the summary counts these maps.
+            for known in ("a heat map is", r"\d+ of \d+ masks are empty"):
+                warnings.filterwarnings("ignore", message=known, category=UserWarning)
             answers = self._answer(images, sets, method)
             rows = []
             for i, question in enumerate(questions):

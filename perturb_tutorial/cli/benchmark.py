@@ -28,7 +28,7 @@ _common = options.together(
                  help="The data set's folder."),
     click.option("--split", type=TEXT, metavar="NAME", help="Such as val2014; needed where the folder has several."),
     click.option("--methods", type=TEXT, metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
-    *(options.network, options.weights, options.preset, options.settings, options.game, options.mask_engine),
+    *(options.network, options.weights, options.preset, options.settings, options.game, options.mask_engine("torch")),
     *(options.seed, options.device),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by the seed."),
     click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, metavar="N"),

@@ -22,7 +22,7 @@ from perturb_tutorial.cli.options import (
     say,
     unwritable,
 )
-from perturb_tutorial.settings import MaskSettings, find_preset
+from perturb_tutorial.settings import AUTO, MaskSettings, find_preset
 
 if TYPE_CHECKING:
     from perturb_tutorial.explain import Request
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--layer", type=TEXT, metavar="NAME", help="The layer that the method reads, or that the mask masks."
 )
-@options.together(options.preset, options.settings, options.seed, options.device, options.mask_engine)
+@options.together(options.preset, options.paper, options.settings)
+@options.together(options.seed, options.device, options.mask_engine(AUTO))
 @click.option(
     "--export",
     type=click.Choice(["png", "polygon", "rle"]),
@@ -78,6 +79,7 @@ def explain(
     method: str,
     layer: str | None,
     preset: str,
+    paper: bool,
     settings_file: Path | None,
     seed: int,
     device: str,
@@ -90,22 +92,28 @@ def explain(
         raise click.UsageError(
             "expected at least one IMAGE or --sample NAME (perturb-tutorial samples lists them)"
         )
-    if mask_engine != "torch" and (method != "mask" or layer is not None):
+    if mask_engine not in ("torch", AUTO) and (method != "mask" or layer is not None):
         raise click.UsageError(
             f"--mask-engine {mask_engine} is for masks on the photograph; leave it out here"
         )
+    if paper and method != "mask":
+        raise click.UsageError("--paper is for the method mask; leave it out here")
     with mistake("--sample"):
         sample_paths = _sample_paths(samples_)
     prepare(output)
     network = load(network_name, weights, device)
     layer = _check_method(network, method, layer)
     with mistake("--settings"):
-        settings = changed(_preset(network, preset, layer if method == "mask" else None), settings_file, game)
+        base = _preset(network, preset, layer if method == "mask" else None)
+        base = base if game is None else base.replace(game=game)
+        settings = changed(base if paper else base.fast(), settings_file, game)
     with mistake("--target"):
         chosen = None if target == "auto" else network.class_index(target)
 
     from perturb_tutorial.explain import Request
 
+    if mask_engine == AUTO and method == "mask" and layer is None:
+        _announce_measurement(network, settings, len(images) + len(samples_))
     count, kinds = find_preset(preset).target_count, tuple(dict.fromkeys(export))
     request = Request(network, settings, chosen, count, method, layer, seed, mask_engine, kinds)
     names = [name or "''" for name in images] + list(samples_)
@@ -152,6 +160,18 @@ def _check_method(network: Network, method: str, layer: str | None) -> str | Non
         find_method(method)
     with mistake("--layer"):
         return None if layer is None else resolve_layer(network, layer)
+
+
+def _announce_measurement(network: Network, settings: MaskSettings, count: int) -> None:
+    """A line before the seconds in which nothing else is seen."""
+    from perturb_tutorial.explain import IMAGES_AT_ONCE
+    from perturb_tutorial.fastest import known_engine
+
+    if known_engine(network, settings, min(count, IMAGES_AT_ONCE)) is None:
+        say(
+            f"finding the fastest engine for {network.name} on this machine, once; --mask-engine torch starts at once",
+            err=True,
+        )
 
 
 def _preset(network: Network, preset: str, layer: str | None) -> MaskSettings:

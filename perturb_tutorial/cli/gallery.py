@@ -34,12 +34,13 @@ from perturb_tutorial.settings import PRESETS
     help="Exact name, index or wnid of the folder's class.",
 )
 @click.option("--preset", type=click.Choice([*PRESETS, "both"]), default="both", show_default=True)
-@options.together(options.network, options.weights, options.seed, options.device)
+@options.together(options.paper, options.network, options.weights, options.seed, options.device)
 @click.option("--output", type=PATH, required=True, metavar="FILE.png")
 def gallery(
     folder: Path,
     target: str,
     preset: str,
+    paper: bool,
     network_name: str,
     weights: Path | None,
     seed: int,
@@ -68,7 +69,9 @@ def gallery(
             bar.update(done - bar.n)
 
         with mistake("--target"):
-            result = learn_gallery(network, paths, target, presets, seed=seed, progress=progress)
+            result = learn_gallery(
+                network, paths, target, presets, fast=not paper, seed=seed, progress=progress
+            )
     for line in result.errors:
         say(f"error: {line}", err=True)
     if len(result):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perturb_tutorial._outside import printable
-from perturb_tutorial.settings import ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
+from perturb_tutorial.settings import AUTO, ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.networks import Network
@@ -65,6 +65,11 @@ game = click.option(
     "--game", type=click.Choice(GAMES), help="Delete the evidence, or preserve it.  [default: deletion]"
 )
 preset = click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
+paper = click.option(
+    "--paper",
+    is_flag=True,
+    help="Optimize as the paper did, 300 iterations for every mask, instead of with fewer passes.",
+)
 settings = click.option(
     "--settings",
     "settings_file",
@@ -72,13 +77,17 @@ settings = click.option(
     metavar="FILE",
     help="JSON of mask settings.",
 )
-mask_engine = click.option(
-    "--mask-engine",
-    type=click.Choice(ENGINES),
-    default="torch",
-    show_default=True,
-    help="onnx: the same gradients, on a CPU faster for EfficientNets.",
-)
+
+
+def mask_engine(default: str) -> Callable[..., Any]:
+    """What computes the gradients of masks."""
+    return click.option(
+        "--mask-engine",
+        type=click.Choice((*ENGINES, AUTO)),
+        default=default,
+        show_default=True,
+        help="onnx: the same gradients, on a CPU faster for EfficientNets; auto: the fastest, measured once.",
+    )
 
 
 def say(line: str, *, err: bool = False) -> None:

@@ -147,10 +147,9 @@ def _within(distances: list[float], bounds: list[float]) -> bool:
     return all(a <= b for a, b in zip(distances, bounds, strict=True))  # NaN is never within
 
 
-def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A mask, an image with something at every scale, as photographs have, and the image blurred."""
+def example_image(network: Network, generator: torch.Generator) -> Tensor:
+    """An image 1×C×H×W in [0, 1] with something at every scale, as photographs have."""
     shape, channels = network.input_shape, network.channels
-    generator = torch.Generator(device="cpu").manual_seed(seed)
     image = torch.full((1, channels, *shape), 0.5, dtype=torch.float32, device="cpu")
     side = 4
     while side <= min(shape):
@@ -159,10 +158,16 @@ def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tenso
         )
         image += 0.4 * torch.nn.functional.interpolate(octave, size=shape, mode="bicubic")
         side *= 2
-    image = image.clamp(0, 1)
+    return image.clamp(0, 1)
+
+
+def _example(network: Network, settings: MaskSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A mask, an image, and the image blurred."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    image = example_image(network, generator)
     cells = settings.grid_shape(network.input_size)
     mask = torch.rand(1, 1, *cells, generator=generator, dtype=torch.float32, device="cpu")
     return mask, image, fully_perturbed(image, "blur", color=network.mean_color)
 
 
-__all__ = ["coarse_fault", "engine_fault", "has_kinks"]
+__all__ = ["coarse_fault", "engine_fault", "example_image", "has_kinks"]

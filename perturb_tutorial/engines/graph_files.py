@@ -39,14 +39,14 @@ class Graph(NamedTuple):
     from_cache: bool
 
 
-_Built = tuple[int, float]
+_Built = tuple[int, float, bool]
 """What of the settings is built into a graph."""
 _graphs: WeakKeyDictionary[Network, dict[_Built, Graph]] = WeakKeyDictionary()
 
 
 def built_in(settings: MaskSettings) -> _Built:
     """What of the settings is built into a graph."""
-    return settings.grid_size, settings.mask_sigma
+    return settings.grid_size, settings.mask_sigma, settings.score_scale == "logit"
 
 
 def cache_folder() -> Path:

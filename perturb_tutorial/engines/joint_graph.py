@@ -8,7 +8,8 @@ A runtime without automatic differentiation can optimize a mask once the gradien
       → probabilities  f                                                N×K
 
 x and x′ are pixels in [0, 1]; normalization and upsampling are in the graph, the regularizers, Adam and the
-jitter (both pictures shifted) are the caller's. w is 1 for each target class.
+jitter (both pictures shifted) are the caller's. w is 1 for each target class. With ``score_scale="logit"`` s is the
+log-odds of that sum (``objectives.log_odds``).
 
 The network is the folded copy. Its backward pass is recorded by running ``torch.autograd.grad`` under a tracer,
 in operations that every runtime has (module ``backward``).
@@ -39,6 +40,7 @@ from perturb_tutorial.networks import Network
 from perturb_tutorial.networks.checkpoints import without_checkpoints
 from perturb_tutorial.networks.checks import as_logits
 from perturb_tutorial.networks.gradients import check_gradient
+from perturb_tutorial.objectives import log_odds
 from perturb_tutorial.settings import MaskSettings
 
 INPUTS = ("mask", "image", "background", "weights")
@@ -63,7 +65,8 @@ def export_joint_graph(
     Args:
         network: the network whose score and gradient are exported.
         path: the ONNX file.
-        settings: their grid and softening are built into the graph, nothing else; None is the default.
+        settings: their grid, their softening and whether the score is a logit are built into the graph, nothing else;
+            None is the default.
         batch_size: N.
         half_weights: whether the weights of layers are stored as float16 and cast back, which halves the file; the
             arithmetic stays float32 (:func:`with_half_weights` is the same network in PyTorch).
@@ -146,7 +149,8 @@ def joint_function(
             with without_checkpoints():
                 output = as_logits(module(network.normalize(pixels)))
             probabilities = output.float().softmax(1)
-            score = (probabilities * weights).sum(1)
+            logit = settings.score_scale == "logit"
+            score = log_odds(output, weights) if logit else (probabilities * weights).sum(1)
             check_gradient(score, grid)
             (gradient,) = torch.autograd.grad(score.sum(), grid)
         return score.detach(), gradient, probabilities.detach()

@@ -25,51 +25,68 @@ WORTH_RECORDING = 10
 Iterate = Callable[["int | torch.Tensor"], None]
 
 
-def repeat(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> None:
-    """Calls ``iterate(0)``, ``iterate(1)``, … ``iterate(count − 1)``, each followed by ``report(iterations done)``.
+def repeat(
+    iterate: Iterate, first: int, last: int, device: torch.device, goes_on: Callable[[int], bool]
+) -> int:
+    """Calls ``iterate(first)`` … ``iterate(last − 1)``, each followed by ``goes_on(iterations done)`` while it is true.
 
     On an NVIDIA GPU most calls are replays of a recorded one.
 
     Args:
         iterate: one iteration. On an NVIDIA GPU it gets its number as a tensor of one integer on the device, and may
             depend on nothing else that changes outside of the device.
-        count: the number of iterations.
+        first: the number of the first iteration, which is how many were done before.
+        last: the number of iterations in all.
         device: where they run.
-        report: called with the number of iterations done.
+        goes_on: called with the number of iterations done, those before ``first`` included.
+
+    Returns:
+        The number of iterations done.
     """
-    done = _replayed(iterate, count, device, report) if device.type == "cuda" else 0
-    for number in range(done, count):
-        iterate(number)
-        report(number + 1)
+    done, on = _replayed(iterate, first, last, device, goes_on) if device.type == "cuda" else (first, True)
+    while on and done < last:
+        iterate(done)
+        done += 1
+        on = goes_on(done)
+    return done
 
 
-def _replayed(iterate: Iterate, count: int, device: torch.device, report: Callable[[int], None]) -> int:
-    """The number of iterations done: all, a few where the recording failed, none where a recording takes longer."""
-    if count < WORTH_RECORDING:
-        return 0
+def _replayed(
+    iterate: Iterate, first: int, last: int, device: torch.device, goes_on: Callable[[int], bool]
+) -> tuple[int, bool]:
+    """The number of iterations done, and whether it goes on: all, unless ``goes_on`` ended them; those of the warm-up
+    where the recording failed; none where a recording takes longer.
+    """
+    if last - first < WORTH_RECORDING:
+        return first, True
+    done, on = first, True
     with torch.cuda.device(device):
-        number = torch.zeros(1, dtype=torch.long, device=device)
+        number = torch.full((1,), first, dtype=torch.long, device=device)
 
         def advance() -> None:
             iterate(number)
             number.add_(1)
 
         with _aside(device):
-            for warm in range(WARM_UP):
+            while on and done < first + WARM_UP:
                 advance()
-                report(warm + 1)
+                done += 1
+                on = goes_on(done)
+        if not on:
+            return done, False
         try:
             replay = _captured(advance, device)
         except RuntimeError as error:
             if _caused_by_full_memory(error):
                 raise torch.cuda.OutOfMemoryError("out of memory while an iteration was recorded") from error
             torch.cuda.synchronize()
-            return WARM_UP
-        for done in range(WARM_UP, count):
+            return done, True
+        while on and done < last:
             replay()
-            report(done + 1)
+            done += 1
+            on = goes_on(done)
         torch.cuda.current_stream().synchronize()  # the graph's memory is needed until here
-    return count
+    return done, on
 
 
 def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:

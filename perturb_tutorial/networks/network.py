@@ -30,7 +30,7 @@ from perturb_tutorial.networks.devices import pick_device
 from perturb_tutorial.networks.folding import fold_batchnorm
 from perturb_tutorial.networks.formats import in_own_format
 from perturb_tutorial.networks.logits import LogitsOnly
-from perturb_tutorial.objectives import target_score
+from perturb_tutorial.objectives import class_score
 from perturb_tutorial.sizes import Size, check_size, sides
 
 
@@ -257,11 +257,11 @@ class Network:
         if self._not_logits is not None:
             raise NotLogitsError(self._not_logits)
 
-    def target_scores(self, logits: Tensor, weights: Tensor) -> Tensor:
+    def target_scores(self, logits: Tensor, weights: Tensor, scale: str = "softmax") -> Tensor:
         """Σ_{c∈C} f_c, the score that a mask is to change: N values from N×K logits and weights, 1 for each class in C,
-        0 elsewhere.
+        0 elsewhere; with ``scale="logit"`` its log-odds.
         """
-        return target_score(logits, weights)
+        return class_score(logits, weights, scale)
 
     @property
     def folded_logits(self) -> nn.Module:

@@ -36,8 +36,8 @@ class ScoredNetwork(Network):
 
     relative: bool
 
-    def target_scores(self, logits: Tensor, weights: Tensor) -> Tensor:
-        """f, or f / |f(x)| as ``weights`` has it, N values, float32."""
+    def target_scores(self, logits: Tensor, weights: Tensor, scale: str = "softmax") -> Tensor:
+        """f, or f / |f(x)| as ``weights`` has it, N values, float32; there is no other scale."""
         return (logits.float() * weights).sum(1)
 
     def score_weights(self, images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from perturb_tutorial.networks import Network
-from perturb_tutorial.objectives import class_sets, class_weights
+from perturb_tutorial.objectives import class_sets, class_weights, probability
 from perturb_tutorial.results import Masks
 
 EMPTY_AREA = 0.01
@@ -177,10 +177,11 @@ def _diagnosis(masks: Masks, row: int, odds: float, effect: float, truth: Bool |
     heat = masks[row].saliency[0, 0].cpu().double().numpy()
     inside, covered, share = _on_object(heat, truth)
     original, perturbed, masked = (
-        float(value[row]) for value in (masks.score_original, masks.score_perturbed, masks.score_masked)
+        float(probability(value[row], masks.settings.score_scale))
+        for value in (masks.score_original, masks.score_perturbed, masks.score_masked)
     )
     converged, area = bool(masks.converged[row]), float(heat.mean())
-    steps = torch.isfinite(masks.history.score[row]).all()
+    steps = torch.isfinite(masks.history.score[row, : masks.iterations[row]]).all()
     finite = bool(steps) and all(map(math.isfinite, (original, perturbed, masked)))
     words = _WORDS[masks.settings.game]
     found: dict[str, str] = {}

@@ -125,6 +125,7 @@ def learn_gallery(
     presets: Sequence[str] = ("default", "localization"),
     *,
     changes: Mapping[str, Any] | None = None,
+    fast: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -137,6 +138,7 @@ def learn_gallery(
         target: the class, an index, a wnid or an exact name.
         presets: "default", "localization" or both.
         changes: settings that differ from the presets', such as ``{"iterations": 100}``.
+        fast: whether the masks are learned with fewer passes (:meth:`MaskSettings.fast`).
         seed: of the masks.
         batch_size: images at once, None for the device's usual number.
         progress: called with the number of masks done, a fraction while they are being learned.
@@ -152,9 +154,10 @@ def learn_gallery(
             f"presets: expected some of {', '.join(PRESETS)}, each once, got {', '.join(presets) or 'none'}"
         )
     zoo_name = network.name.partition(" ")[0]
-    settings = {
-        name: MaskSettings.preset(name, network=zoo_name).replace(**dict(changes or {})) for name in chosen
-    }
+    settings = {}
+    for name in chosen:
+        of_preset = MaskSettings.preset(name, network=zoo_name)
+        settings[name] = (of_preset.fast() if fast else of_preset).replace(**dict(changes or {}))
     gallery = Gallery(network.name, index, network.labels.name(index))
     pictures: list[Tensor] = []
     parts: dict[str, list[Masks]] = {name: [] for name in chosen}

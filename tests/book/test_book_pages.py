@@ -33,7 +33,7 @@ INTERNAL = {
     "canvas", "cli", "cli.benchmark", "cli.explain", "cli.gallery", "cli.listings", "cli.options",
     "datasets.json_values", "engines.backward", "engines.compiled", "engines.gradient_check",
     "engines.graph_files", "engines.module_key", "engines.openvino", "engines.recording", "files", "image_files",
-    "networks.arithmetic", "networks.batch_invariance",
+    "mask_files", "networks.arithmetic", "networks.batch_invariance",
     "networks.batchnorm_gradients",
     "networks.checkpoints", "networks.checks",
     "networks.folding", "networks.formats", "networks.gradients", "networks.hooks", "networks.influence",

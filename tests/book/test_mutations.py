@@ -74,7 +74,12 @@ MUTATIONS = {
     "the stride of occlusion": ("baselines/occluders.py", "POSITIONS = 28", "POSITIONS = 8", NUMBERS),
     "the sign of the preserved score": ("settings.py", "sign=-1", "sign=+1", PRESERVED),
     "the sign of the deleted score": ("objectives.py", "game.sign * score", "-game.sign * score", OBJECTIVE),
-    "the sign in the optimizer": ("optimizer.py", "adam.step(gradient", "adam.step(-gradient", LEARNED),
+    "the sign in the optimizer": (
+        "loop.py",
+        "batch.steps.step(gradient",
+        "batch.steps.step(-gradient",
+        LEARNED,
+    ),
 }
 
 

@@ -59,14 +59,15 @@ PLANTED = {
     "a tensor that stays on the CPU": (
         "masks, deletion, blur, disc",
         "from perturb_tutorial.networks import network\n"
-        "real = network.target_score\n"
-        "network.target_score = lambda logits, weights: real(logits, weights.cpu())",
+        "real = network.class_score\n"
+        "network.class_score = lambda logits, weights, scale: real(logits, weights.cpu(), scale)",
         "tensors on two devices",
     ),
     "a value read in every iteration": (
         "nothing in the loop waits",
-        "real = pt.optimizer.total_variation\n"
-        "pt.optimizer.total_variation = lambda grid, exponent: (grid.max().item(), real(grid, exponent))[1]",
+        "from perturb_tutorial import loop\n"
+        "real = loop.total_variation\n"
+        "loop.total_variation = lambda grid, exponent: (grid.max().item(), real(grid, exponent))[1]",
         "_local_scalar_dense",
     ),
     "float64": (

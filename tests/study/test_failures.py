@@ -34,6 +34,7 @@ def made(
         score_masked=torch.tensor([masked]),
         converged=torch.tensor([converged]),
         radius=torch.tensor([radius]),
+        iterations=torch.tensor([2]),
         history=History(score, score, score),
         settings=SETTINGS.replace(game=game),
     )
