@@ -118,7 +118,7 @@ def test_the_picture_of_the_house_is_that_of_the_imports() -> None:
 
 def parts_that_are_missing(page: str) -> list[str]:
     """Files, folders and names of code that ``page`` has in backquotes and the project has not."""
-    tops = ("perturb_tutorial", "tests", "tools", "book", "data")
+    tops = ("perturb_tutorial", "tests", "tools", "book", "data", "paper")
     paths = [*ROOT.glob("*.*"), *(path for top in tops for path in (ROOT / top).rglob("*"))]
     there = {f"/{path.relative_to(ROOT).as_posix()}" for path in paths}
     code = "\n".join(
