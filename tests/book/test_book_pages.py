@@ -137,6 +137,7 @@ def parts_that_are_missing(page: str) -> list[str]:
 
 def test_contributors_are_led_to_what_there_is() -> None:
     page = (BOOK / "contributing.md").read_text(encoding="utf-8").replace("`perturb_tutorial`", "")
+    page = re.sub(r"\{doc\}`[^`]+`", "", page)  # the build checks links between pages
     missing = parts_that_are_missing(page)
     assert not missing, ", ".join(missing)
     assert parts_that_are_missing(
