@@ -112,6 +112,17 @@ def learn_activation_masks(
     and start are used; grid, softening, jitter and perturbation are always those of this module, as
     ``Masks.settings`` tells. Errors: ``ValueError`` for a layer whose output is no map of the image, for one that does
     not influence the logits, and for arguments of the wrong form.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> layers = [torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()]
+        >>> module = torch.nn.Sequential(*layers, torch.nn.Linear(16, 3))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> settings = pt.MaskSettings(iterations=2, initialization="random")
+        >>> masks = pt.learn_activation_masks(network, torch.rand(1, 3, 32, 32), 0, "1", settings)
+        >>> masks.layer, masks.saliency.shape
+        ('1', torch.Size([1, 1, 32, 32]))
     """
     network.check_images(images)
     if len(images) == 0:

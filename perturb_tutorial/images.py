@@ -33,7 +33,12 @@ Paths = str | Path | Iterable[str | Path]
 
 @dataclass(frozen=True)
 class ImageError:
-    """One file that could not be loaded: its place in the list, its path, and why."""
+    """One file that could not be loaded: its place in the list, its path, and why.
+
+    Examples:
+        >>> print(ImageError(0, "cat.jpg", "no such file"))
+        cat.jpg: no such file
+    """
 
     index: int
     path: str
@@ -44,7 +49,16 @@ class ImageError:
 
 
 class ImageErrors(ValueError):
-    """Every file that could not be loaded, one line each; ``.errors`` is the list."""
+    """Every file that could not be loaded, one line each; ``.errors`` is the list.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> try:
+        ...     pt.load_images(["cat.jpg", "dog.jpg"])
+        ... except pt.ImageErrors as problems:
+        ...     print(len(problems.errors), problems.errors[1].path)
+        2 dog.jpg
+    """
 
     def __init__(self, errors: Sequence[ImageError]) -> None:
         self.errors = list(errors)
@@ -97,6 +111,12 @@ def load_images(
     Raises:
         ImageErrors: names every bad file.
         ValueError: for arguments of the wrong form.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial.datasets.samples import sample_path
+        >>> pt.load_images([sample_path("chelsea"), sample_path("coffee")], size=64).shape
+        torch.Size([2, 3, 64, 64])
     """
     if crop not in (None, "center"):
         raise ValueError(f'crop: expected None or "center", got {crop!r}')
@@ -121,7 +141,14 @@ def load_images(
 
 
 def image_sizes(paths: Paths) -> list[tuple[int, int]]:
-    """(height, width) of each photograph in image px, upright by its EXIF orientation; for ``Masks.resized``."""
+    """(height, width) of each photograph in image px, upright by its EXIF orientation; for ``Masks.resized``.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial.datasets.samples import sample_path
+        >>> pt.image_sizes([sample_path("chelsea")])
+        [(300, 451)]
+    """
     sizes, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:

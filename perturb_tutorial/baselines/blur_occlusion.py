@@ -41,6 +41,15 @@ def blur_occlusion(
 
     Returns:
         N×1×H×W in units of the logit, of either sign.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> baselines.blur_occlusion(network, torch.rand(1, 3, 32, 32), 2).shape
+        torch.Size([1, 1, 32, 32])
     """
     reject_layer("blur_occlusion", layer)
     rows, columns = positions(network.input_size)

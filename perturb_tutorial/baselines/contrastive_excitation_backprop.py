@@ -53,6 +53,15 @@ def contrastive_excitation_backprop(
 
     Raises:
         ValueError: as in :func:`excitation_backprop`.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> network = pt.load_network(device="cpu")
+        >>> images = pt.load_samples(network.input_size, names=["chelsea"]).images
+        >>> heat = baselines.contrastive_excitation_backprop(network, images, 285)
+        >>> heat.shape[:2], bool(heat.isfinite().all())
+        (torch.Size([1, 1]), True)
     """
     name = resolve_layer(network, layer, "excitation_backprop", METHOD)
     check_batchnorm(batchnorm)

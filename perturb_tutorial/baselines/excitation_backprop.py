@@ -73,6 +73,15 @@ def excitation_backprop(
     Raises:
         ValueError: for arguments of the wrong form, for an operation without a rule, or for one that cannot be read
             (module ``graphs``).
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> network = pt.load_network(device="cpu")
+        >>> images = pt.load_samples(network.input_size, names=["chelsea"]).images
+        >>> heat = baselines.excitation_backprop(network, images, 285)
+        >>> heat.shape[:2], bool(heat.isfinite().all())
+        (torch.Size([1, 1]), True)
     """
     name = resolve_layer(network, layer, "excitation_backprop")
     check_batchnorm(batchnorm)

@@ -47,6 +47,15 @@ def grad_cam(
 
     Raises:
         ValueError: as in :func:`gradient`; for ``reshape`` without ``layer``, or with another result than N×C×h×w.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> network = pt.load_network(device="cpu")
+        >>> images = pt.load_samples(network.input_size, names=["chelsea"]).images
+        >>> heat = baselines.grad_cam(network, images, 285)
+        >>> heat.shape[:2], bool(heat.isfinite().all())
+        (torch.Size([1, 1]), True)
     """
     if reshape is None:
         name = resolve_layer(network, layer, "grad_cam")

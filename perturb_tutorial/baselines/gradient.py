@@ -41,6 +41,15 @@ def gradient(
 
     Raises:
         ValueError: for arguments of the wrong form, an unknown layer, or one without spatial features.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> baselines.gradient(network, torch.rand(1, 3, 32, 32), 2).shape
+        torch.Size([1, 1, 32, 32])
     """
 
     def maps(batch: Tensor, weights: Tensor) -> Tensor:

@@ -49,6 +49,15 @@ def guided_backprop(
         ValueError: as in :func:`gradient`; for a network without a rectifier between the pixels (or ``layer``) and the
             logits, where guided backprop would be the plain gradient under another name; for an operation that cannot
             be read.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> network = pt.load_network(device="cpu")
+        >>> images = pt.load_samples(network.input_size, names=["chelsea"]).images
+        >>> heat = baselines.guided_backprop(network, images, 285)
+        >>> heat.shape[:2], bool(heat.isfinite().all())
+        (torch.Size([1, 1]), True)
     """
     notes: list[str | None] = []
 

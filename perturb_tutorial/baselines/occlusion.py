@@ -42,6 +42,15 @@ def occlusion(
 
     Raises:
         ValueError: for arguments of the wrong form.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> baselines.occlusion(network, torch.rand(1, 3, 32, 32), 2).shape
+        torch.Size([1, 1, 32, 32])
     """
     reject_layer("occlusion", layer)
     rows, columns = positions(network.input_size)

@@ -75,7 +75,12 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """The method called ``name``; ``ValueError`` lists the known names if it is not among them."""
+    """The method called ``name``; ``ValueError`` lists the known names if it is not among them.
+
+    Examples:
+        >>> find_method("grad_cam").source
+        '§3'
+    """
     if name not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]
@@ -114,6 +119,14 @@ def saliency(
 
     Raises:
         ValueError: for an unknown method or option (lists the known ones), and whatever the method raises.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> pt.saliency(network, torch.rand(2, 3, 32, 32), [1, 3], method="gradient").shape
+        torch.Size([2, 1, 32, 32])
     """
     function = find_method(method).function
     given = {"settings": settings, "seed": check_seed(seed)}

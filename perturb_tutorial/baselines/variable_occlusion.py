@@ -82,6 +82,15 @@ def variable_occlusion(
 
     Raises:
         ValueError: as in :func:`occlusion`.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> baselines.variable_occlusion(network, torch.rand(1, 3, 32, 32), 2).shape
+        torch.Size([1, 1, 32, 32])
     """
     reject_layer("variable_occlusion", layer)
     return _occlude(network, images, targets, draw_discs(seed), batch_size, progress).saliency
@@ -107,6 +116,15 @@ def variable_occlusion_points(
 
     Raises:
         ValueError: as in :func:`variable_occlusion`.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> from perturb_tutorial import baselines
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> baselines.variable_occlusion_points(network, torch.rand(2, 3, 32, 32), 2).shape
+        torch.Size([2, 2])
     """
     drawn = draw_discs(seed)
     drops = _occlude(network, images, targets, drawn, batch_size, progress).drops

@@ -113,6 +113,12 @@ def load_samples(size: Size = 224, *, names: Sequence[str] | None = None, channe
     ``size`` and ``channels``: as in :func:`~perturb_tutorial.load_images`. ``names``: which ones; None is every one
     that shows an ImageNet class. Errors: ``ValueError`` for an unknown name, for a sample without a class, and for one
     whose package is not installed.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> sample = pt.load_samples(64, names=["chelsea"])
+        >>> sample.images.shape, sample.targets
+        (torch.Size([1, 3, 64, 64]), [285])
     """
     chosen = [name for name, sample in all_samples().items() if sample.class_index is not None]
     if names is not None:

@@ -17,7 +17,13 @@ MOST_DIGITS = 18
 
 
 class ClassTable:
-    """The names of a network's K classes: for each a tuple of names, the first one shown, and maybe a wnid."""
+    """The names of a network's K classes: for each a tuple of names, the first one shown, and maybe a wnid.
+
+    Examples:
+        >>> table = ClassTable([("crane",), ("tabby", "tabby cat")])
+        >>> table.find("tabby cat"), table.name(1), len(table)
+        (1, 'tabby', 2)
+    """
 
     def __init__(self, names: Sequence[Sequence[str]], wnids: Sequence[str] | None = None) -> None:
         self.names = [tuple(group) for group in names]

@@ -59,6 +59,13 @@ class Network:
         ValueError: for an argument of the wrong form, a module that fails on a gray image or on several images, and one
             whose logits for an image change with its neighbors in the batch or from one pass to the next (module
             ``networks.checks``). Whatever needs logits raises it for a module that returns none, or a single one.
+
+    Examples:
+        >>> import torch
+        >>> import perturb_tutorial as pt
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+        >>> pt.Network(module, input_size=32, categories=["cat", "dog"], device="cpu")
+        Network('Sequential', input_size=32, classes=2, device='cpu')
     """
 
     @torch.inference_mode(False)

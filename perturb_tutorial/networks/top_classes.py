@@ -12,7 +12,15 @@ from perturb_tutorial.networks.network import Network
 
 
 def top_classes(network: Network, images: Tensor, k: int = 5) -> list[list[int]]:
-    """The ``k`` classes of the highest scores for each of N images, best first: targets for :func:`learn_masks`."""
+    """The ``k`` classes of the highest scores for each of N images, best first: targets for :func:`learn_masks`.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> network = pt.load_network(device="cpu")
+        >>> images = pt.load_samples(network.input_size, names=["chelsea"]).images
+        >>> pt.top_classes(network, images, k=1)
+        [[285]]
+    """
     network.check_images(images)
     k = check_whole("k", k, 1, network.class_count)
     with torch.inference_mode():

@@ -34,7 +34,15 @@ WEIGHTS_MEGABYTES = 2000
 
 
 class WeightsUnavailable(RuntimeError):
-    """A network's weights are not on this machine and cannot be downloaded; the message says what to do."""
+    """A network's weights are not on this machine and cannot be downloaded; the message says what to do.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> try:
+        ...     network = pt.load_network("efficientnet_lite0", device="cpu")
+        ... except pt.WeightsUnavailable as problem:
+        ...     print(problem)
+    """
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,12 @@ def load_network(
     Raises:
         ValueError: for an unknown name or a file that does not fit.
         WeightsUnavailable: for weights that cannot be found or downloaded; it says what to do.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> network = pt.load_network("efficientnet_lite0", device="cpu")
+        >>> network.input_size, network.class_count, network.categories[285]
+        (224, 1000, 'Egyptian cat')
     """
     entry = _entry(name)
     check_not_forked()
@@ -144,7 +158,13 @@ def load_network(
 
 
 def seeded_network(name: str, *, seed: int = 0, device: str | torch.device = "auto") -> Network:
-    """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing."""
+    """The architecture called ``name`` with random weights of ``seed``, for tests and timing: it recognizes nothing.
+
+    Examples:
+        >>> import perturb_tutorial as pt
+        >>> pt.seeded_network("efficientnet_lite0", seed=1, device="cpu").class_count
+        1000
+    """
     entry, seed = _entry(name), check_seed(seed)
     check_not_forked()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

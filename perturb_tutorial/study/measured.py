@@ -4,9 +4,11 @@ A benchmark on them takes hours, so a chapter reads its summary from ``data/meas
 ``studies/measured.py`` makes from a run's own summary. Each file states the command that measured it; COCO, IMAGENET
 and ANIMAL_PARTS in it stand for the reader's own folders.
 
->>> grid = measured("grid_pointing_game")  # doctest: +SKIP
->>> grid.figure("share", "mask", subset="all").estimate  # doctest: +SKIP
->>> grid.difference("share", "mask", "gradient", subset="all").low  # doctest: +SKIP
+>>> grid = measured("grid_pointing_game")
+>>> 0 < grid.figure("share", "mask", subset="all").estimate < 1
+True
+>>> grid.difference("share", "mask", "gradient", subset="all").low < 1
+True
 """
 
 from __future__ import annotations

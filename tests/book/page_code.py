@@ -18,6 +18,7 @@ def run_page(
     changes: Mapping[str, str],
     after: Callable[[str, dict[str, Any]], None] | None = None,
     *,
+    given: Mapping[str, Any] | None = None,
     ignored: str | None = None,
 ) -> dict[str, Any]:
     """The names that the code on ``book/PAGE`` leaves behind, run from top to bottom with warnings as errors.
@@ -26,13 +27,14 @@ def run_page(
         page: the file's name.
         changes: text → what stands there in the test; each must occur on the page.
         after: called after each block with its code and the names so far.
+        given: names that ``changes`` use.
         ignored: beginning of the warnings that the page speaks of.
     """
     torchvision_models()
     text = (BOOK / page).read_text(encoding="utf-8")
     for old in changes:
         assert old in text, f"{page} has no {old!r} any more"
-    names: dict[str, Any] = {}
+    names = dict(given or {})
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         code = block
         for old, new in changes.items():
