@@ -3,7 +3,7 @@
 A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and the
 network is not used, if pyproject.toml and constraints.txt have not changed since the last success.
 
-    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests]
+    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,cloud,onnx,book,tests]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-EXTRAS = "samples,lite,coco,benchmarks,ray,onnx,book,tests"
+EXTRAS = "samples,lite,coco,benchmarks,ray,cloud,onnx,book,tests"
 
 
 def main() -> int:

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,7 @@ from perturb_tutorial.benchmarks.store import (
     SETTINGS,
     SUMMARY,
     BenchmarkError,
+    Claim,
     Store,
     agree,
     check_own,
@@ -34,6 +34,7 @@ from perturb_tutorial.benchmarks.worker import Worker
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
 from perturb_tutorial.networks import Network
+from perturb_tutorial.places import Place, as_place
 from perturb_tutorial.sealed import marked
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Outcome:
     """
 
     summary: dict[str, Any]
-    folder: Path
+    folder: Place
     computed: int
     computed_before: int = 0
     repaired: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ def run_benchmark(
     name: str,
     data: BenchmarkData,
     network: Network,
-    output: str | Path,
+    output: str | Place,
     settings: BenchmarkSettings | None = None,
     *,
     engine: str = "local",
@@ -100,7 +101,7 @@ def run_benchmark(
         name: the benchmark's name, such as "pointing-game".
         data: what :func:`~perturb_tutorial.benchmarks.read_data` gives.
         network: the network that is explained.
-        output: the folder of records and summary.
+        output: the folder of records and summary; also a URL, ``file:///…`` or ``s3://bucket/…``.
         settings: None is :class:`BenchmarkSettings` with its defaults.
         engine: "local" computes in this process, "ray" on Ray's workers.
         ray_address: the cluster; None is the one that RAY_ADDRESS names, or one on this machine.
@@ -110,6 +111,7 @@ def run_benchmark(
     Raises:
         ValueError: for settings or data of the wrong form, and where ``output`` has records of other settings.
         BenchmarkError: where ``output`` cannot be written.
+        BucketError: where a bucket does not answer or refuses.
         ImportError: for a missing extra.
     """
     settings = settings or BenchmarkSettings()
@@ -120,9 +122,9 @@ def run_benchmark(
     _check_targets(plan.questions, network)
     if str(output) == "":
         raise ValueError("output: expected a folder, got ''")
-    folder = Path(output)
+    folder = as_place("output", output)
     check_own(folder)  # before the lock, so that nothing is written into somebody else's folder
-    with claim(folder):
+    with claim(folder) as held:
         agree(folder / SETTINGS, _fingerprint(benchmark, data, plan, network, settings))
         before = 0
         repaired: list[str] = []
@@ -130,12 +132,12 @@ def run_benchmark(
         first = benchmark.first_step()
         if first is not None:
             place = folder / f"{first.name}.parquet"
-            frame, before, repaired = _step(first, plan, network, settings, place, compute, progress)
+            frame, before, repaired = _step(first, plan, network, settings, place, held, compute, progress)
             about = {first.name: {"records": counts(frame, plan.records), **figures(first, frame, settings)}}
             questions = benchmark.questions_after(list(plan.questions), frame, settings)
             plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
         place = folder / RECORDS
-        frame, computed, lines = _step(benchmark, plan, network, settings, place, compute, progress)
+        frame, computed, lines = _step(benchmark, plan, network, settings, place, held, compute, progress)
         content = marked(
             {
                 "benchmark": benchmark.name,
@@ -186,7 +188,7 @@ def _check_targets(questions: Sequence[Question], network: Network) -> None:
 
 def _check_ids(questions: Sequence[Question]) -> None:
     """Raises ``ValueError`` where two images have one id: records are kept by id, and one would be measured twice."""
-    paths: dict[str, Path] = {}
+    paths: dict[str, Place] = {}
     for image in (question.image for question in questions):
         if not isinstance(image, ImageRecord):
             continue
@@ -228,7 +230,8 @@ def _step(
     plan: Plan,
     network: Network,
     settings: BenchmarkSettings,
-    folder: Path,
+    folder: Place,
+    held: Claim,
     compute: Compute,
     progress: Progress | None,
 ) -> tuple[pd.DataFrame, int, list[str]]:
@@ -240,6 +243,7 @@ def _step(
         network: the network that is explained.
         settings: of the benchmark.
         folder: of the records.
+        held: the claim on the output.
         compute: the engine.
         progress: called with (records finished, records planned).
 
@@ -248,7 +252,8 @@ def _step(
     """
     ids = (question.image.id for question in plan.questions)
     numbered = all(isinstance(number, int) and abs(number) < 2**63 for number in ids)
-    store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})
+    kind = "int64" if numbered else "string"
+    store = Store(folder, {"image_id": kind, **COMMON, **benchmark.columns}, held)
     repaired = store.check(
         lambda number: (
             plan.keys(number)
