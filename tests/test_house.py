@@ -26,6 +26,7 @@ ORDER = (
         "files",
         "reading",
         "sealed",
+        "places",
         "masks",
         "metrics",
         "batches",
@@ -50,7 +51,7 @@ METHOD = {
     "optimizer", "activations", "results", "plotting", "explain",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
-FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
+FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "places", "study", "cli"}
 
 PUBLIC = {
     "ClassTable", "ImageError", "ImageErrors", "MaskSettings", "Masks", "Network", "WeightsUnavailable", "image_sizes",
