@@ -101,10 +101,7 @@ class _Metered(io.BufferedReader):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Whatever is raised in the block, by files and decoders, is raised as :class:`Unusable`.
-
-    Not so a bucket that does not answer, and the lack of what reads one: these are not the file's fault.
-    """
+    """Whatever files and decoders raise in the block is raised as :class:`Unusable`; a bucket's refusal stays one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's do not name the file
