@@ -14,5 +14,8 @@ class BenchmarkError(RuntimeError):
 def unwritable(path: Place, error: OSError) -> BenchmarkError:
     """The error, one line, for a file that could not be written."""
     reason = error.strerror or str(error)
-    mend = "make room and start again" if isinstance(path, Path) else "start again"
-    return BenchmarkError(f"{path} cannot be written ({reason}); what is written is whole: {mend}")
+    if isinstance(path, Path):
+        return BenchmarkError(
+            f"{path} cannot be written ({reason}); what is written is whole: make room and start again"
+        )
+    return BenchmarkError(f"{path} cannot be written ({reason}); what is written is whole: start again")

@@ -86,7 +86,6 @@ def test_the_script_for_slurm_is_bash(tmp_path: Path) -> None:
         stand_in.write_text(f"#!{bash}\n{text}\n")
         stand_in.chmod(0o755)
     slurm = {
-        "SLURM_JOB_ID": "1234567",
         "SLURM_NNODES": "2",
         "SLURM_CPUS_PER_TASK": "16",
         "SLURM_JOB_NODELIST": "x",
@@ -96,8 +95,8 @@ def test_the_script_for_slurm_is_bash(tmp_path: Path) -> None:
         [bash, path], capture_output=True, text=True, timeout=30, check=True, env=environment
     )
     words = done.stdout.splitlines()
-    assert words[1:10] == [
-        "ray", "symmetric-run", "--address", "node7:6567", "--min-nodes", "2", "--num-cpus", "16", "--num-gpus",
+    assert words[3:12] == [
+        "ray", "symmetric-run", "--address", "node7:6379", "--min-nodes", "2", "--num-cpus", "16", "--num-gpus",
     ]  # fmt: skip
     assert words[words.index("--") + 1 :][:3] == COMMAND
     assert words[words.index("--data") + 1] == "s3://b/c d"
