@@ -26,6 +26,7 @@ from perturb_tutorial.benchmarks.errors import unwritable
 from perturb_tutorial.benchmarks.parts import DamagedPart, packed, unpacked
 from perturb_tutorial.places import Place, as_place, lies_there, matching, write_part
 from perturb_tutorial.places.buckets import BucketPath, ahead
+from perturb_tutorial.places.requests import BucketError as BucketError
 from perturb_tutorial.sealed import MARKS, marked, read_own, write_own
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from perturb_tutorial.benchmarks import (
     BenchmarkData,
     BenchmarkError,
     BenchmarkSettings,
+    BucketError,
     compared_summary,
     merged_summary,
     read_data,
@@ -42,7 +43,7 @@ from perturb_tutorial.datasets import read_coco_json
 from perturb_tutorial.images import load_images
 from perturb_tutorial.places import as_place
 from perturb_tutorial.places.buckets import BucketPath
-from perturb_tutorial.places.requests import BucketError, _client_of, client
+from perturb_tutorial.places.requests import _client_of, client
 from perturb_tutorial.reading import read_bytes
 
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
@@ -221,7 +222,7 @@ progress = []
 for more in map(int, sys.argv[4:]):
     wanted, child = parts() + more, start()
     while parts() < wanted:
-        time.sleep(0.02)
+        time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), status
@@ -234,18 +235,18 @@ print(json.dumps(progress))
 
 def test_a_run_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, bucket: str) -> None:
     pytest.importorskip("fcntl", reason="SIGKILL is POSIX's")
-    near = write_coco(tmp_path, 8, [(1, BOX), (2, (60.0, 40.0, 12.0, 12.0))])
+    near = write_coco(tmp_path, 6, [(1, BOX), (2, (60.0, 40.0, 12.0, 12.0))])
     upload(tmp_path, f"{bucket}/data")
     rng, out = random.Random(7), f"{bucket}/out"
     line = [sys.executable, "-c", KILLED, str(Path(__file__).parent), f"{bucket}/data", out]
     done = subprocess.run(
-        [*line, *(str(rng.randint(1, 6)) for _ in range(3))], capture_output=True, text=True, timeout=300
+        [*line, *(str(rng.randint(1, 4)) for _ in range(3))], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
     progress = json.loads(done.stdout.splitlines()[-1])
     assert len(progress) == 3
     assert progress == sorted(progress)
-    assert 0 < progress[-1] < 24
+    assert 0 < progress[-1] < 18
     run_benchmark("pointing-game", near, tiny_network(), tmp_path / "out", SETTINGS)
     assert not read_records(out).duplicated(["image_id", "category_id", "method"]).any()
     same(out, tmp_path / "out")
