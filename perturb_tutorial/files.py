@@ -122,6 +122,12 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def flush(file: IO[bytes]) -> None:
+    """Waits until what was written to ``file`` is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 @contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
     """Errors of the system in the block that name no file, or ``temporary``, name ``path``."""

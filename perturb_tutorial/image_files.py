@@ -18,10 +18,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, _imaging
 
+from perturb_tutorial.places import Place
+from perturb_tutorial.places.requests import BucketError
 from perturb_tutorial.reading import open_regular
 
 MAX_PIXELS = 100_000_000
@@ -100,12 +101,12 @@ class _Metered(io.BufferedReader):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Whatever is raised in the block, by files and decoders, is raised as :class:`Unusable`."""
+    """Whatever files and decoders raise in the block is raised as :class:`Unusable`; a bucket's refusal stays one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's do not name the file
             yield
-    except Unusable:
+    except (Unusable, BucketError, ImportError):
         raise
     except FileNotFoundError:
         refusal = Unusable("no such file; check the path")
@@ -135,7 +136,7 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Place) -> Decoded:
     """The decoded picture in the file ``path``; within :func:`refusals`."""
     with _Metered(open_regular(path, MAX_MEGABYTES).detach()) as file:
         head = file.read(16)
@@ -157,7 +158,7 @@ def decode(path: Path) -> Decoded:
             return decoded
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Place) -> tuple[int, int]:
     """(height, width) in image px of the picture in ``path``, decoded in full; :class:`Unusable` where it cannot be."""
     with refusals():
         decoded = decode(path)
@@ -165,7 +166,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     return decoded.size
 
 
-def warn_of_damage(path: Path, decoded: Decoded) -> None:
+def warn_of_damage(path: Place, decoded: Decoded) -> None:
     """One warning where a picture was loaded without its damaged metadata."""
     if decoded.damage is not None:
         warnings.warn(

@@ -21,6 +21,8 @@ from torch import Tensor
 from perturb_tutorial._forks import check_not_forked
 from perturb_tutorial._outside import printable, whole_number
 from perturb_tutorial.image_files import Decoded, Unusable, decode, refusals, upright_size, warn_of_damage
+from perturb_tutorial.places import Place
+from perturb_tutorial.places.buckets import BucketPath
 from perturb_tutorial.sizes import Size, check_size, sides
 
 MIN_SIDE = 8
@@ -28,7 +30,7 @@ MIN_SIDE = 8
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of the modes that images are read in, by their number of channels."""
 
-Paths = str | Path | Iterable[str | Path]
+Paths = str | Place | Iterable[str | Place]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def load_images(
     loaded, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            loaded.append(_load(Path(path), shape, channels, crop))
+            loaded.append(_load(_named(path), shape, channels, crop))
         except Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors and on_error == "raise":
@@ -152,7 +154,7 @@ def image_sizes(paths: Paths) -> list[tuple[int, int]]:
     sizes, errors = [], []
     for index, path in enumerate(_listed(paths)):
         try:
-            sizes.append(_check_side(upright_size(Path(path))))
+            sizes.append(_check_side(upright_size(_named(path))))
         except Unusable as reason:
             errors.append(ImageError(index, str(path), str(reason)))
     if errors:
@@ -160,15 +162,19 @@ def image_sizes(paths: Paths) -> list[tuple[int, int]]:
     return sizes
 
 
-def _listed(paths: Paths) -> list[str | Path]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+def _listed(paths: Paths) -> list[str | Place]:
+    return [paths] if isinstance(paths, str | Place) else list(paths)
+
+
+def _named(path: str | Place) -> Place:
+    return path if isinstance(path, BucketPath) else Path(path)
 
 
 _AT_ONCE = 2**21
 """Pixels that are converted at once."""
 
 
-def _load(path: Path, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
+def _load(path: Place, shape: tuple[int, int], channels: int, crop: str | None) -> Tensor:
     """C×H×W in [0, 1]; ``Unusable`` with the reason and the remedy if the file gives none."""
     with refusals():
         decoded = decode(path)

@@ -15,6 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+from perturb_tutorial.places.buckets import BucketPath, opened
+
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = {
     stat.S_IFDIR: "it is a folder, not a file",
@@ -25,12 +27,14 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | Path, megabytes: int) -> BufferedReader:
-    """The regular file at ``path``, or at the end of its links, open for reading.
+def open_regular(path: str | Path | BucketPath, megabytes: int) -> BufferedReader:
+    """The regular file at ``path``, or at the end of its links, open for reading; an object of a bucket is read whole.
 
     Raises:
         OSError: where there is none, it is something else than a file, or it has more than ``megabytes`` · 10⁶ bytes.
     """
+    if isinstance(path, BucketPath):
+        return opened(read_bytes(path, megabytes))
     try:
         _check(os.stat(path), megabytes)  # merely to open some devices acts on them
     except ValueError:  # a zero byte in the name
@@ -58,18 +62,24 @@ def _check(status: os.stat_result, megabytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
         raise OSError(code, _KINDS.get(stat.S_IFMT(status.st_mode), "it is not a regular file"))
-    if status.st_size > megabytes * 10**6:
-        raise OSError(errno.EFBIG, f"it has {status.st_size / 1e6:,.1f} MB, more than {megabytes:,}")
+    _check_size(status.st_size, megabytes)
 
 
-def read_bytes(path: str | Path, megabytes: int) -> bytes:
+def _check_size(size: int, megabytes: int) -> None:
+    if size > megabytes * 10**6:
+        raise OSError(errno.EFBIG, f"it has {size / 1e6:,.1f} MB, more than {megabytes:,}")
+
+
+def read_bytes(path: str | Path | BucketPath, megabytes: int) -> bytes:
     """The content of a regular file of at most ``megabytes``. Errors: those of :func:`open_regular`."""
+    if isinstance(path, BucketPath):
+        return path.read(lambda size: _check_size(size, megabytes))
     with open_regular(path, megabytes) as file:
         # The size that the file has now: those of the system's folders that never end have 0 bytes.
         return file.read(os.fstat(file.fileno()).st_size)
 
 
-def read_json(path: str | Path, megabytes: int, *, depth: int | None = None) -> Any:
+def read_json(path: str | Path | BucketPath, megabytes: int, *, depth: int | None = None) -> Any:
     """The content of a JSON file in UTF-8, UTF-16 or UTF-32.
 
     Args:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from perturb_tutorial import __version__
-from perturb_tutorial.files import whole_file
+from perturb_tutorial.places import Place, write_whole
 from perturb_tutorial.reading import read_json
 
 PROGRAM = "perturb-tutorial"
@@ -38,7 +36,7 @@ def marked(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"program": PROGRAM, "format": FORMAT, "version": __version__, **content}
 
 
-def write_own(path: Path, content: Mapping[str, Any]) -> bytes:
+def write_own(path: Place, content: Mapping[str, Any]) -> bytes:
     """Writes :func:`marked` content and its checksum to ``path``, whole or not at all; returns the file's bytes."""
 
     # Bytes of a file name that are no UTF-8 become \udc.., which JSON reads back unchanged.
@@ -47,19 +45,11 @@ def write_own(path: Path, content: Mapping[str, Any]) -> bytes:
         + "\n"
     )
     written = text.encode("utf-8", "backslashreplace")
-    with whole_file(path) as file:
-        file.write(written)
-        flush(file)
+    write_whole(path, written)
     return written
 
 
-def flush(file: IO[bytes]) -> None:
-    """Waits until what was written to ``file`` is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def read_own(path: Path, older: Callable[[Any], bool]) -> Any:
+def read_own(path: Place, older: Callable[[Any], bool]) -> Any:
     """The content of a file that :func:`write_own` wrote, without the checksum.
 
     ``older`` recognizes the content of a file that the program wrote before there were marks.

@@ -26,6 +26,7 @@ ORDER = (
         "files",
         "reading",
         "sealed",
+        "places",
         "masks",
         "metrics",
         "batches",
@@ -52,7 +53,7 @@ METHOD = {
     "batches", "optimizer", "activations", "mask_files", "results", "plotting", "export", "explain", "adapters",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}
-FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "study", "cli"}
+FOLDERS = {"networks", "engines", "baselines", "metrics", "datasets", "benchmarks", "places", "study", "cli"}
 
 PUBLIC = {
     "ClassTable", "ImageError", "ImageErrors", "MaskSettings", "Masks", "Network", "WeightsUnavailable", "image_sizes",

@@ -3,7 +3,7 @@
 A torch that the calling Python already has is used, in its version, instead of a second copy. Nothing is done, and the
 network is not used, if pyproject.toml and constraints.txt have not changed since the last success.
 
-    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,onnx,book,tests] [--constraints FILE]
+    python tools/environment.py [--extras samples,lite,coco,benchmarks,ray,cloud,onnx,book,tests] [--constraints FILE]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PINS = ROOT / "constraints.txt"
-EXTRAS = "samples,lite,coco,benchmarks,ray,onnx,book,tests"
+EXTRAS = "samples,lite,coco,benchmarks,ray,cloud,onnx,book,tests"
 
 
 def main() -> int:

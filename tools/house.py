@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "book" / "_static" / "house.svg"
 PACKAGE = ROOT / "perturb_tutorial"
-WIDTH, FLOOR, ROOM, GAP, MARGIN, ROOF = 760, 46, 32, 10, 20, 40  # px
+WIDTH, FLOOR, ROOM, GAP, MARGIN, ROOF = 800, 46, 32, 10, 20, 40  # px
 LETTER = 8.4  # px, the width of a letter at 14 px in a typewriter's face
 FACE = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 FOLDER, MODULE, INK = "#cfdcf5", "#fdf1c7", "#1b2540"

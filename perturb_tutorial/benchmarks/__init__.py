@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from perturb_tutorial.benchmarks.registry import BENCHMARKS, find_benchmark
     from perturb_tutorial.benchmarks.run import Outcome, plan_benchmark, run_benchmark
     from perturb_tutorial.benchmarks.settings import BenchmarkSettings
-    from perturb_tutorial.benchmarks.store import BenchmarkError, read_records
+    from perturb_tutorial.benchmarks.store import BenchmarkError, BucketError, read_records
 
 _EXPORTS = {
     "BENCHMARKS": "registry",
@@ -40,6 +40,7 @@ _EXPORTS = {
     "Plan": "plan",
     "Question": "plan",
     "BenchmarkError": "store",
+    "BucketError": "store",
     "compared_summary": "compare",
     "find_benchmark": "registry",
     "merged_summary": "merge",
@@ -56,6 +57,7 @@ __all__ = [
     "BenchmarkData",
     "BenchmarkError",
     "BenchmarkSettings",
+    "BucketError",
     "Outcome",
     "Plan",
     "Question",

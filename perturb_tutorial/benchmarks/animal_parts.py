@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from perturb_tutorial.metrics import class_parts, group_parts, is_usable, resize
 from perturb_tutorial.metrics.heatmaps import Bool, Float
 from perturb_tutorial.metrics.intervals import Statistic
 from perturb_tutorial.optimizer import learn_masks
+from perturb_tutorial.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class AnimalParts(Benchmark):
     columns = {"eyes": "list double", "feet": "list double", "outside": "int64"}  # noqa: RUF012  (ClassVar in the base)
 
     def read(
-        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+        self, root: Place, split: str | None = None, *, images: str | Place | None = None, near: bool = False
     ) -> BenchmarkData:
         """The animal parts in ``root``; ImageNet's images may be elsewhere, in ``images``."""
         return BenchmarkData(read_animal_parts(root, images), kinds=animal_categories(root))

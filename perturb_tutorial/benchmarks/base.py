@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from perturb_tutorial.benchmarks.data import BenchmarkData, read_photographs, re
 from perturb_tutorial.benchmarks.plan import Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.networks import Network
+from perturb_tutorial.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ class Benchmark(ABC):
         return settings.methods or self.methods
 
     def read(
-        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+        self, root: Place, split: str | None = None, *, images: str | Place | None = None, near: bool = False
     ) -> BenchmarkData:
         """The data in the folder ``root``, for which ``read_data`` has the arguments."""
         return read_photographs(root, split, near=near)

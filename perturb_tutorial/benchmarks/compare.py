@@ -7,13 +7,13 @@ that the settings do not affect appears once. The benchmark itself computes the 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perturb_tutorial.benchmarks.merge import read_json, settings_of
 from perturb_tutorial.benchmarks.registry import find_benchmark
-from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.store import RECORDS, SETTINGS, SUMMARY, plain, read_records
+from perturb_tutorial.benchmarks.tally import counts, figures
+from perturb_tutorial.places import Place, as_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ _COMMON = ("benchmark", "network", "data", "seed", "version")
 """What both runs must have in common."""
 
 
-def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, str]) -> dict[str, Any]:
+def compared_summary(first: str | Place, second: str | Place, labels: tuple[str, str]) -> dict[str, Any]:
     """A summary of both runs' methods, with ``labels`` for the first and the second, in the form of one run's
     summary.json.
 
@@ -33,7 +33,7 @@ def compared_summary(first: str | Path, second: str | Path, labels: tuple[str, s
     """
     import pandas as pd
 
-    paths = [Path(first), Path(second)]
+    paths = [as_place("first", first), as_place("second", second)]
     parts = [read_json(path / SUMMARY) for path in paths]
     settings = [read_json(path / SETTINGS) for path in paths]
     for name in _COMMON:

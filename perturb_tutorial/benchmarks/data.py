@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.benchmarks.plan import Question
@@ -27,6 +26,8 @@ from perturb_tutorial.datasets import (
 )
 from perturb_tutorial.datasets.samples import ANNOTATIONS, all_samples
 from perturb_tutorial.files import resource
+from perturb_tutorial.places import Place, as_place
+from perturb_tutorial.places.buckets import listed_once
 
 SAMPLES = "samples"
 
@@ -76,10 +77,10 @@ class BenchmarkData:
 @printable_errors
 def read_data(
     benchmark: str,
-    folder: str | Path = SAMPLES,
+    folder: str | Place = SAMPLES,
     split: str | None = None,
     *,
-    images: str | Path | None = None,
+    images: str | Place | None = None,
     near: bool = False,
 ) -> BenchmarkData:
     """The data of a benchmark.
@@ -89,12 +90,13 @@ def read_data(
 
     Args:
         benchmark: its name, such as "localization".
-        folder: the data set's folder, or "samples".
+        folder: the data set's folder, or "samples"; also a URL, ``file:///…`` or ``s3://bucket/…``, as for ``images``.
         split: of the data set, such as "val2014"; None where there is only one.
         images: ImageNet's images, for animal-parts.
         near: whether to add COCO categories for which ImageNet only has similar classes.
 
     Raises:
+        BucketError: where a bucket does not answer or refuses.
         ValueError: with one line, also where one of COCO's category ids has another name: the ImageNet classes under
             COCO's categories are not those of other data in COCO's format.
     """
@@ -103,14 +105,16 @@ def read_data(
     found = find_benchmark(benchmark)
     if str(folder) == SAMPLES:
         return found.read_samples()
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"data: {root} is not a folder; give the data set's own, or {SAMPLES}")
-    return found.read(root, split, images=images, near=near)
+    root = as_place("data", folder)
+    beside = None if images is None else as_place("images", images)
+    with listed_once():
+        if not root.is_dir():
+            raise ValueError(f"data: {root} is not a folder; give the data set's own, or {SAMPLES}")
+        return found.read(root, split, images=beside, near=near)
 
 
 def read_photographs(
-    root: Path, split: str | None = None, *, near: bool = False, segments: bool = False
+    root: Place, split: str | None = None, *, near: bool = False, segments: bool = False
 ) -> BenchmarkData:
     """COCO or ImageNet in the folder ``root``; ``segments``: only COCO, which has them, will do."""
     if any(root.glob("annotations/instances_*.json")):

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from perturb_tutorial.benchmarks.registry import find_benchmark
-from perturb_tutorial.benchmarks.run import counts, figures
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.benchmarks.store import (
     KEYS,
@@ -25,16 +23,18 @@ from perturb_tutorial.benchmarks.store import (
     plain,
     read_records,
 )
+from perturb_tutorial.benchmarks.tally import counts, figures
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
+from perturb_tutorial.places import Place, as_place
 from perturb_tutorial.sealed import marked, read_own
 from perturb_tutorial.settings import MaskSettings
 
 
-def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> dict[str, Any]:
+def merged_summary(folders: Sequence[str | Place], *, so_far: bool = False) -> dict[str, Any]:
     """The summary of all runs under ``folders``, in the form of the summary.json of one run on all their data.
 
     Args:
-        folders: the runs' output folders; for a single one its own summary.json is returned.
+        folders: the runs' output folders, or their URLs; for a single one its own summary.json is returned.
         so_far: whether runs may be unfinished. Then the questions count that every method has results for, and
             ``records`` also has the planned number.
 
@@ -44,7 +44,7 @@ def merged_summary(folders: Sequence[str | Path], *, so_far: bool = False) -> di
     """
     import pandas as pd
 
-    paths = [Path(folder) for folder in folders]
+    paths = [as_place("folders", folder) for folder in folders]
     if not paths:
         raise ValueError("folders: expected at least one run, got none")
     if len(paths) == 1 and not so_far:
@@ -94,7 +94,7 @@ def _together(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """A finished run's summary.json or settings.json; ``BenchmarkError`` where it is missing or broken."""
     try:
         content: dict[str, Any] = read_own(path, lambda content: isinstance(content, dict))

@@ -11,9 +11,9 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from perturb_tutorial.places import Place
 from perturb_tutorial.reading import read_bytes
 
 KEY, FORMAT = "perturb_tutorial", 1
@@ -42,7 +42,7 @@ def packed(rows: Sequence[Mapping[str, Any]], schema: Any) -> bytes:
     return content[: found.start(2)] + _digest(content, found).encode() + content[found.end(2) :]
 
 
-def unpacked(path: Path) -> tuple[Any, bool]:
+def unpacked(path: Place) -> tuple[Any, bool]:
     """The Arrow table in the file ``path``, and whether it has a checksum; one of an earlier version has none.
 
     Raises:

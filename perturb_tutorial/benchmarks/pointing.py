@@ -9,7 +9,6 @@ mean over classes; hit_rate that over all pairs.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from perturb_tutorial.metrics import (
 )
 from perturb_tutorial.metrics.heatmaps import Bool
 from perturb_tutorial.metrics.segments import coco_masks
+from perturb_tutorial.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class PointingGame(Benchmark):
         return chosen if CENTER in chosen else (CENTER, *chosen)
 
     def read(
-        self, root: Path, split: str | None = None, *, images: str | Path | None = None, near: bool = False
+        self, root: Place, split: str | None = None, *, images: str | Place | None = None, near: bool = False
     ) -> BenchmarkData:
         """COCO, since a hit is one of a segment."""
         return read_photographs(root, split, near=near, segments=True)

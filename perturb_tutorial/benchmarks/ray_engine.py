@@ -57,9 +57,10 @@ class RemoteWorker:
         """The batch's records; ``ValueError`` where this node does not have the images' folder."""
         for question in batch.questions:
             image = question.image
-            if isinstance(image, ImageRecord) and image.problem is None and not _folder(image.path).is_dir():
+            path = image.path if isinstance(image, ImageRecord) and image.problem is None else None
+            if isinstance(path, Path) and not _folder(path).is_dir():
                 raise ValueError(
-                    f"data: {_folder(image.path)} is not on the node {platform.node()}; share it at that path"
+                    f"data: {_folder(path)} is not on the node {platform.node()}; share it at that path"
                 )
         return self._worker.measure(batch)
 

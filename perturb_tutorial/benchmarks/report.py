@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from perturb_tutorial._outside import printable
 from perturb_tutorial._words import counted
-from perturb_tutorial.benchmarks.store import BenchmarkError
-from perturb_tutorial.files import whole_file
+from perturb_tutorial.benchmarks.errors import unwritable
+from perturb_tutorial.places import Place, lies_there, write_whole
+from perturb_tutorial.reading import read_bytes
 
 NAME = "summary.html"
 MARK = '<meta name="generator" content="perturb-tutorial">'
 """By which a report is known as the program's own."""
+LARGEST = 100
+"""MB of a report."""
 NUMBERS = ("estimate", "low", "high", "rows", "images", "reason")
 WIDTH, HEIGHT = 320, 16  # px of a bar's drawing
 
@@ -50,7 +52,7 @@ caption {{ text-align: left; font-weight: 600; }}
 """
 
 
-def write_report(folder: Path, summary: Mapping[str, Any]) -> Path:
+def write_report(folder: Place, summary: Mapping[str, Any]) -> Place:
     """Writes summary.html beside summary.json; the file's path.
 
     Raises:
@@ -58,13 +60,12 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> Path:
         BenchmarkError: where it cannot be written.
     """
     path = folder / NAME
-    if path.exists() and MARK.encode() not in path.read_bytes()[:1000]:
+    if lies_there(path) and MARK.encode() not in read_bytes(path, LARGEST)[:1000]:
         raise ValueError(f"output: {path} is not of this program and is left alone; move it to get a report")
     try:
-        with whole_file(path) as file:
-            file.write(report(summary).encode())
+        write_whole(path, report(summary).encode())
     except OSError as error:
-        raise BenchmarkError(f"{path} cannot be written ({error.strerror})") from error
+        raise unwritable(path, error) from error
     return path
 
 

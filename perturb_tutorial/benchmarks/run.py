@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +13,7 @@ import torch
 from perturb_tutorial._outside import check_whole, printable_errors
 from perturb_tutorial.benchmarks.base import COMMON, Benchmark
 from perturb_tutorial.benchmarks.data import BenchmarkData
+from perturb_tutorial.benchmarks.mask_engine import with_mask_engine
 from perturb_tutorial.benchmarks.plan import Batch, Plan, Question, digest, limited
 from perturb_tutorial.benchmarks.registry import find_benchmark
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
@@ -23,6 +22,7 @@ from perturb_tutorial.benchmarks.store import (
     SETTINGS,
     SUMMARY,
     BenchmarkError,
+    Claim,
     Store,
     agree,
     check_own,
@@ -31,19 +31,18 @@ from perturb_tutorial.benchmarks.store import (
     plain,
     write_json,
 )
+from perturb_tutorial.benchmarks.tally import LINES, counts, figures
 from perturb_tutorial.benchmarks.worker import Worker
 from perturb_tutorial.datasets.records import ImageRecord
 from perturb_tutorial.metrics.intervals import LEVEL, RESAMPLES
 from perturb_tutorial.networks import Network
+from perturb_tutorial.places import Place, as_place
 from perturb_tutorial.sealed import marked
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ENGINES = ("local", "ray")
-LINES = 100
-"""How many lines about left-out images summary.json quotes."""
-
 Rows = list[dict[str, Any]]
 Compute = Callable[[Worker, Iterator[Batch]], Generator[tuple[int, Rows], None, None]]
 """An engine: from a worker and the missing batches to their numbers and records, in any order."""
@@ -61,7 +60,7 @@ class Outcome:
     """
 
     summary: dict[str, Any]
-    folder: Path
+    folder: Place
     computed: int
     computed_before: int = 0
     repaired: tuple[str, ...] = ()
@@ -87,7 +86,7 @@ def run_benchmark(
     name: str,
     data: BenchmarkData,
     network: Network,
-    output: str | Path,
+    output: str | Place,
     settings: BenchmarkSettings | None = None,
     *,
     engine: str = "local",
@@ -102,7 +101,7 @@ def run_benchmark(
         name: the benchmark's name, such as "pointing-game".
         data: what :func:`~perturb_tutorial.benchmarks.read_data` gives.
         network: the network that is explained.
-        output: the folder of records and summary.
+        output: the folder of records and summary; also a URL, ``file:///…`` or ``s3://bucket/…``.
         settings: None is :class:`BenchmarkSettings` with its defaults.
         engine: "local" computes in this process, "ray" on Ray's workers.
         ray_address: the cluster; None is the one that RAY_ADDRESS names, or one on this machine.
@@ -113,6 +112,7 @@ def run_benchmark(
     Raises:
         ValueError: for settings or data of the wrong form, and where ``output`` has records of other settings.
         BenchmarkError: where ``output`` cannot be written; after all others for batches that kill Ray's workers.
+        BucketError: where a bucket does not answer or refuses.
         ImportError: for a missing extra.
     """
     settings = settings or BenchmarkSettings()
@@ -123,9 +123,10 @@ def run_benchmark(
     _check_targets(plan.questions, network)
     if str(output) == "":
         raise ValueError("output: expected a folder, got ''")
-    folder = Path(output)
+    folder = as_place("output", output)
     check_own(folder)  # before the lock, so that nothing is written into somebody else's folder
-    with claim(folder):
+    with claim(folder) as held:
+        settings = with_mask_engine(settings, network, folder / SETTINGS)
         agree(folder / SETTINGS, _fingerprint(benchmark, data, plan, network, settings))
         before = 0
         repaired: list[str] = []
@@ -133,12 +134,12 @@ def run_benchmark(
         first = benchmark.first_step()
         if first is not None:
             place = folder / f"{first.name}.parquet"
-            frame, before, repaired = _step(first, plan, network, settings, place, compute, progress)
+            frame, before, repaired = _step(first, plan, network, settings, place, held, compute, progress)
             about = {first.name: {"records": counts(frame, plan.records), **figures(first, frame, settings)}}
             questions = benchmark.questions_after(list(plan.questions), frame, settings)
             plan = Plan(tuple(questions), benchmark.chosen_methods(settings), settings.batch_size)
         place = folder / RECORDS
-        frame, computed, lines = _step(benchmark, plan, network, settings, place, compute, progress)
+        frame, computed, lines = _step(benchmark, plan, network, settings, place, held, compute, progress)
         content = marked(
             {
                 "benchmark": benchmark.name,
@@ -189,7 +190,7 @@ def _check_targets(questions: Sequence[Question], network: Network) -> None:
 
 def _check_ids(questions: Sequence[Question]) -> None:
     """Raises ``ValueError`` where two images have one id: records are kept by id, and one would be measured twice."""
-    paths: dict[str, Path] = {}
+    paths: dict[str, Place] = {}
     for image in (question.image for question in questions):
         if not isinstance(image, ImageRecord):
             continue
@@ -231,7 +232,8 @@ def _step(
     plan: Plan,
     network: Network,
     settings: BenchmarkSettings,
-    folder: Path,
+    folder: Place,
+    held: Claim,
     compute: Compute,
     progress: Progress | None,
 ) -> tuple[pd.DataFrame, int, list[str]]:
@@ -243,6 +245,7 @@ def _step(
         network: the network that is explained.
         settings: of the benchmark.
         folder: of the records.
+        held: the claim on the output.
         compute: the engine.
         progress: called with (records finished, records planned).
 
@@ -251,7 +254,8 @@ def _step(
     """
     ids = (question.image.id for question in plan.questions)
     numbered = all(isinstance(number, int) and abs(number) < 2**63 for number in ids)
-    store = Store(folder, {"image_id": "int64" if numbered else "string", **COMMON, **benchmark.columns})
+    kind = "int64" if numbered else "string"
+    store = Store(folder, {"image_id": kind, **COMMON, **benchmark.columns}, held)
     repaired = store.check(
         lambda number: (
             plan.keys(number)
@@ -279,42 +283,3 @@ def _step(
             f"{folder} has {len(frame)} records, the plan {plan.records}; give another folder"
         )
     return frame, computed, repaired
-
-
-def without_bad_images(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of images that no record has a problem with.
-
-    A file that is repaired or damaged between two starts of a run is bad for some methods only. It is then left out for
-    all, so that all are measured on the same images.
-    """
-    bad = records.loc[records["problem"].notna(), "image_id"]
-    return records[~records["image_id"].isin(bad)].reset_index(drop=True)
-
-
-def counts(records: pd.DataFrame, planned: int) -> dict[str, Any]:
-    """The numbers of records, ``planned`` and finished, and of unusual ones, with the reasons of bad images.
-
-    ``set_aside``: records without a problem that the figures leave out (:func:`without_bad_images`).
-    """
-    bad = records[records["problem"].notna()]
-    reasons = list(dict.fromkeys(bad["problem"]))
-    good = without_bad_images(records)
-    return {
-        "planned": planned,
-        "finished": len(records),
-        "with_problem": len(bad),
-        "set_aside": len(records) - len(bad) - len(good),
-        "bad_images": int(bad["image_id"].nunique()),
-        "problems": reasons[:LINES],
-        "unusable_maps": dict(Counter(good.loc[good["usable"].eq(False), "method"])),
-        "not_converged": int(good["converged"].eq(False).sum()),
-        "seconds": {str(m): float(v) for m, v in good.groupby("method")["seconds"].mean().items()},
-    }
-
-
-def figures(benchmark: Benchmark, records: pd.DataFrame, settings: BenchmarkSettings) -> dict[str, Any]:
-    """The benchmark's figures and differences, from the records of images without a problem."""
-    good = without_bad_images(records)
-    if good.empty:
-        return {"figures": [], "differences": []}
-    return benchmark.figures(good, settings)

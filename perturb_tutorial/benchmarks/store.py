@@ -1,34 +1,39 @@
-"""Records on disk: a folder of Parquet files, each renamed into place whole, and the settings that they depend on.
+"""Records: a folder of Parquet files, each put into place whole, and the settings that they depend on.
 
     DIR/settings.json                          what the records depend on; another run must have the same
     DIR/records.parquet/part-00000012.parquet  the rows of batch 12
 
-A file that exists is complete, so nothing is lost, half written or computed twice: a process that is killed leaves at
-most a temporary file, whose name begins with a dot and which pandas does not read. A part that is damaged or has rows
-of another plan is set aside as ``_damaged-part-….parquet``, which pandas does not read either, and its batch is done
-again. Settings and summary are files of module ``sealed``.
+The folder is one of this machine or of a bucket (module ``places``). A file that exists is complete, so nothing is
+lost, half written or computed twice: a process that is killed leaves at most a temporary file, whose name begins with
+a dot and which pandas does not read; a bucket's objects are there whole or not at all. A part that is damaged or has
+rows of another plan is set aside as ``_damaged-part-….parquet``, which pandas does not read either, and its batch is
+done again. Settings and summary are files of module ``sealed``.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from perturb_tutorial._words import counted
+from perturb_tutorial.benchmarks.claims import Claim as Claim
+from perturb_tutorial.benchmarks.claims import claim as claim
+from perturb_tutorial.benchmarks.errors import BenchmarkError as BenchmarkError
+from perturb_tutorial.benchmarks.errors import unwritable
 from perturb_tutorial.benchmarks.parts import DamagedPart, packed, unpacked
-from perturb_tutorial.files import whole_file
-from perturb_tutorial.reading import open_lock
-from perturb_tutorial.sealed import MARKS, flush, lock, marked, read_own, write_own
+from perturb_tutorial.places import Place, as_place, lies_there, matching, write_part
+from perturb_tutorial.places.buckets import BucketPath, ahead
+from perturb_tutorial.places.requests import BucketError as BucketError
+from perturb_tutorial.sealed import MARKS, marked, read_own, write_own
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PREFIX, SUFFIX = "part-", ".parquet"
-RECORDS, SETTINGS, SUMMARY, LOCK = "records.parquet", "settings.json", "summary.json", ".lock"
+RECORDS, SETTINGS, SUMMARY = "records.parquet", "settings.json", "summary.json"
 NO_CHECKSUM = "it has no checksum"
 KEYS = ("image_id", "category_id", "method")
 """Columns that no two records of a run have in common."""
@@ -38,10 +43,6 @@ Key = tuple[int | str, int, str]
 _SETTINGS_KEYS = {"benchmark", "methods", "network", "data"}
 _SUMMARY_KEYS = {"benchmark", "about", "records", "figures"}
 """Of files from before these were marked as the program's own."""
-
-
-class BenchmarkError(RuntimeError):
-    """Records that cannot be written or read, workers that die; the message is one line that says what to do."""
 
 
 def parquet() -> tuple[Any, Any]:
@@ -57,19 +58,21 @@ def parquet() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def read_records(folder: str | Path) -> pd.DataFrame:
-    """The records under ``folder`` (a run's output, or its records.parquet), one row an image, class and method."""
+def read_records(folder: str | Path | BucketPath) -> pd.DataFrame:
+    """The records under ``folder`` (a run's output, or its records.parquet), one row an image, class and method.
+
+    The folder may be a URL, ``file:///…`` or ``s3://bucket/…``.
+    """
     parquet()
-    path = Path(folder)
+    path = as_place("folder", folder)
     path = path if path.name.endswith(SUFFIX) else path / RECORDS
+    files = [path]
     if path.is_dir():
         part_numbers(path)
-        files = sorted(path.glob(f"{PREFIX}*{SUFFIX}"))
-    else:
-        files = [path]
+        files = matching(path, f"{PREFIX}*{SUFFIX}")
     if not files:
         raise BenchmarkError(f"{path} has no records; start the run's command again")
-    parts = {file: _part(file) for file in files}
+    parts = dict(zip(files, (part() for part in ahead(_part, files)), strict=True))
     signed = [file for file, (_, has_checksum) in parts.items() if has_checksum]
     for file in parts if signed else ():  # those of earlier versions have no checksum, all of them
         if file not in signed:
@@ -77,7 +80,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
     return _together([table for table, _ in parts.values()], path)
 
 
-def _part(path: Path) -> tuple[Any, bool]:
+def _part(path: Place) -> tuple[Any, bool]:
     try:
         return unpacked(path)
     except OSError as error:
@@ -86,13 +89,13 @@ def _part(path: Path) -> tuple[Any, bool]:
         raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, why: str) -> BenchmarkError:
+def _damaged(path: Place, why: str) -> BenchmarkError:
     return BenchmarkError(
         f"{path} is damaged: {why}; start the run's command again, which does its records again"
     )
 
 
-def _together(tables: Sequence[Any], path: Path) -> pd.DataFrame:
+def _together(tables: Sequence[Any], path: Place) -> pd.DataFrame:
     arrow, _ = parquet()
     try:
         frame: pd.DataFrame = arrow.concat_tables(tables).to_pandas()
@@ -101,7 +104,7 @@ def _together(tables: Sequence[Any], path: Path) -> pd.DataFrame:
     return frame
 
 
-def part_numbers(folder: Path) -> set[int]:
+def part_numbers(folder: Place) -> set[int]:
     """The numbers of the batches whose files are in ``folder``.
 
     ``BenchmarkError`` names a file that is no part of the records, such as a copy: pandas would read it, too.
@@ -120,10 +123,13 @@ def part_numbers(folder: Path) -> set[int]:
 
 
 class Store:
-    """The records of one plan under ``folder``; ``columns``: Arrow's type by name, such as "double"."""
+    """The records of one plan under ``folder``; ``columns``: Arrow's type by name, such as "double".
 
-    def __init__(self, folder: Path, columns: Mapping[str, str]) -> None:
-        self.folder = folder
+    ``held``: the claim on the folder, without which nothing is written any more.
+    """
+
+    def __init__(self, folder: Place, columns: Mapping[str, str], held: Claim | None = None) -> None:
+        self.folder, self._held = folder, held
         self._arrow, _ = parquet()
         self._schema = self._arrow.schema(
             [(name, _type(self._arrow, kind)) for name, kind in columns.items()]
@@ -148,10 +154,11 @@ class Store:
         read or renamed.
         """
         lines = []
-        for number in sorted(self.done()):
-            path = self._path(number)
+        numbers = sorted(self.done())
+        paths = [self._path(number) for number in numbers]
+        for number, path, part in zip(numbers, paths, ahead(unpacked, paths), strict=True):
             try:
-                table, signed = unpacked(path)
+                table, signed = part()
                 wrong = self._wrong(table, expected(number)) if signed else NO_CHECKSUM
             except OSError as error:
                 raise BenchmarkError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -160,7 +167,7 @@ class Store:
             if wrong is not None:
                 aside = path.with_name(f"_damaged-{path.name}")
                 try:
-                    path.replace(aside)
+                    path.replace(aside)  # type: ignore[arg-type]
                 except OSError as error:
                     raise unwritable(self.folder, error) from error
                 again = counted(len(expected(number)), "record")
@@ -173,22 +180,23 @@ class Store:
         columns = (table[name].to_pylist() for name in KEYS)
         return None if list(zip(*columns, strict=True)) == list(expected) else "its rows are not of this run"
 
-    def _path(self, number: int) -> Path:
+    def _path(self, number: int) -> Place:
         return self.folder / f"{PREFIX}{number:08d}{SUFFIX}"
 
     def append(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the rows of batch ``number``; they are on the disk when this returns."""
         content = packed(rows, self._schema)
+        if self._held is not None:
+            self._held.check()
         try:
-            with whole_file(self._path(number)) as file:
-                file.write(content)
-                flush(file)
+            write_part(self._path(number), content)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
     def read(self) -> pd.DataFrame:
         """All rows, ordered by image, class and method."""
-        tables = [_part(self._path(number))[0] for number in sorted(self.done())]
+        paths = [self._path(number) for number in sorted(self.done())]
+        tables = [part()[0] for part in ahead(_part, paths)]
         frame = _together(tables or [self._schema.empty_table()], self.folder)
         return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
 
@@ -199,15 +207,7 @@ def _type(arrow: Any, kind: str) -> Any:
     return arrow.list_(alias) if kind != inner else alias
 
 
-def unwritable(path: Path, error: OSError) -> BenchmarkError:
-    """The error, one line, for a file that could not be written."""
-    reason = error.strerror or str(error)
-    return BenchmarkError(
-        f"{path} cannot be written ({reason}); what is written is whole: make room and start again"
-    )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Place, content: Mapping[str, Any]) -> None:
     """Writes ``content`` to ``path`` with its checksum, whole or not at all."""
     try:
         write_own(path, content)
@@ -226,31 +226,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def claim(folder: Path) -> IO[bytes]:
-    """Locks ``folder`` until the returned file is closed or the process ends, for whatever reason."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open_lock(folder / LOCK)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if not lock(file.fileno()):
-        file.close()
-        raise BenchmarkError(f"{folder} is in use by another run; wait for it or give another folder")
-    return file
-
-
-def check_own(folder: Path) -> None:
+def check_own(folder: Place) -> None:
     """``ValueError`` where ``folder`` holds settings, a summary or records that are somebody else's, or damaged."""
     for name, keys in ((SETTINGS, _SETTINGS_KEYS), (SUMMARY, _SUMMARY_KEYS)):
         with suppress(FileNotFoundError):
             _read_own(folder / name, keys)
     if not (folder / SETTINGS).exists():
         for name in (SUMMARY, RECORDS):
-            if os.path.lexists(folder / name):
+            if lies_there(folder / name):
                 raise ValueError(f"output: {folder} holds {name} without {SETTINGS}; give another folder")
 
 
-def _read_own(path: Path, keys: set[str]) -> Any:
+def _read_own(path: Place, keys: set[str]) -> Any:
     try:
         return read_own(path, lambda content: isinstance(content, dict) and content.keys() >= keys)
     except FileNotFoundError:
@@ -259,12 +246,19 @@ def _read_own(path: Path, keys: set[str]) -> Any:
         raise ValueError(f"output: {error}; give another folder") from error
 
 
-def agree(path: Path, settings: Mapping[str, Any]) -> None:
+def present_settings(path: Place) -> dict[str, Any]:
+    """The settings at ``path``; empty where there are none yet."""
+    try:
+        return dict(_read_own(path, _SETTINGS_KEYS))
+    except FileNotFoundError:
+        return {}
+
+
+def agree(path: Place, settings: Mapping[str, Any]) -> None:
     """Writes ``settings`` to ``path``, or compares them with what is there: ``ValueError`` names what differs."""
     wanted = plain(marked(settings))
-    try:
-        present = _read_own(path, _SETTINGS_KEYS)
-    except FileNotFoundError:
+    present = present_settings(path)
+    if not present:
         write_json(path, wanted)
         return
     if differences := different_settings(compared(present), compared(wanted)):

@@ -16,6 +16,7 @@ from perturb_tutorial._outside import printable
 from perturb_tutorial.baselines.registry import METHODS, saliency
 from perturb_tutorial.baselines.variable_occlusion import variable_occlusion_points
 from perturb_tutorial.benchmarks.base import Benchmark, View
+from perturb_tutorial.benchmarks.fetched import local_copies
 from perturb_tutorial.benchmarks.plan import Batch, Mosaic, Question
 from perturb_tutorial.benchmarks.settings import BenchmarkSettings
 from perturb_tutorial.datasets.records import ImageRecord, check_image
@@ -79,7 +80,8 @@ class Worker:
         if not all(str(question.image.id) in self._scenes for question in questions):
             images = {str(question.image.id): question.image for question in questions}
             size, channels = self.network.input_size, self.network.channels
-            self._scenes = {key: load_scene(image, size, channels) for key, image in images.items()}
+            with local_copies(images) as near:
+                self._scenes = {key: load_scene(image, size, channels) for key, image in near.items()}
         return self._scenes
 
     def _records(

@@ -13,7 +13,7 @@ import click
 
 from perturb_tutorial._words import counted
 from perturb_tutorial.cli import options
-from perturb_tutorial.cli.options import DONE, MISTAKE, PATH, TEXT, changed, load, say
+from perturb_tutorial.cli.options import DONE, FOLDER, MISTAKE, TEXT, changed, load, say
 from perturb_tutorial.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ SHOWN = 60
 """Number of figures on the screen; summary.json has all of them."""
 
 _common = options.together(
-    click.option("--data", type=TEXT, default="samples", show_default=True, metavar="DIR|samples",
-                 help="The data set's folder."),
+    click.option("--data", type=TEXT, default="samples", show_default=True, metavar="DIR|URL|samples",
+                 help="The data set's folder; as a URL s3://bucket/folder."),
     click.option("--split", type=TEXT, metavar="NAME", help="Such as val2014; needed where the folder has several."),
     click.option("--methods", type=TEXT, metavar="A,B", help="See: perturb-tutorial methods.  [default: the paper's]"),
     *(options.network, options.weights, options.preset, options.settings, options.game, options.mask_engine("torch")),
@@ -37,7 +37,7 @@ _common = options.together(
     click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="N",
                  help="Of each of Ray's workers without a GPU."),
     click.option("--dry-run", is_flag=True, help="Say how many questions, how long and how much disc; write nothing."),
-    click.option("--output", type=PATH, required=True, metavar="DIR", help="Made, or resumed."),
+    click.option("--output", type=FOLDER, required=True, metavar="DIR|URL", help="Made, or resumed."),
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def localization(**values: Any) -> int:
 
 @benchmark.command("animal-parts")
 @_common
-@click.option("--images", type=PATH, metavar="DIR", help="ImageNet's images, if not in --data.")
+@click.option("--images", type=FOLDER, metavar="DIR|URL", help="ImageNet's images, if not in --data.")
 @click.option(
     "--minimum-images",
     type=click.IntRange(min=0),
@@ -123,12 +123,12 @@ def _run(
     settings_file: Path | None,
     game: str | None,
     device: str,
-    output: Path,
+    output: str,
     engine: str,
     ray_address: str | None,
     cores_per_worker: int | None,
     dry_run: bool = False,
-    images: Path | None = None,
+    images: str | None = None,
     near: bool = False,
     **values: Any,
 ) -> int:
@@ -214,6 +214,7 @@ def _check(name: str, settings: BenchmarkSettings) -> None:
 def _mistakes() -> Iterator[None]:
     """Reports the user's mistakes as one line; if a message begins with an argument's name, it becomes the option's."""
     from perturb_tutorial.benchmarks.store import BenchmarkError
+    from perturb_tutorial.places.requests import BucketError
 
     known = {name for parameter in click.get_current_context().command.params for name in parameter.opts}
     try:
@@ -222,7 +223,7 @@ def _mistakes() -> Iterator[None]:
         text = str(error)
         option = f"--{text.partition(': ')[0].replace('_', '-')}"
         raise click.ClickException(option + text[len(option) - 2 :] if option in known else text) from error
-    except (BenchmarkError, ImportError) as error:
+    except (BenchmarkError, BucketError, ImportError) as error:
         raise click.ClickException(str(error)) from error
 
 

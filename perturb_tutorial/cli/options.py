@@ -48,7 +48,13 @@ class _File(click.Path):
         return Path(value)
 
 
-TEXT, PATH = _Text(), _File()
+class _Folder(_Text):
+    """A folder's path or URL, as text: pathlib has no URLs."""
+
+    name = "path"
+
+
+TEXT, PATH, FOLDER = _Text(), _File(), _Folder()
 
 network = click.option(
     "--network", "network_name", type=TEXT, default="efficientnet_lite0", show_default=True, metavar="NAME"

@@ -15,11 +15,9 @@ with more than 10 images that show at least one eye and one foot.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from xml.etree import ElementTree
 
 from perturb_tutorial._outside import printable_errors
@@ -34,6 +32,7 @@ from perturb_tutorial.datasets.imagenet import (
     validation_labels,
 )
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
+from perturb_tutorial.places import Place, as_place, is_file, matching
 
 PARTS = ("eye", "foot")
 MINIMUM_IMAGES = 10
@@ -42,7 +41,7 @@ MINIMUM_IMAGES = 10
 _WNID = re.compile(r"n\d{8}")
 
 
-def _points(element: ElementTree.Element, path: Path) -> dict[str, tuple[Point, ...]]:
+def _points(element: ElementTree.Element, path: Place) -> dict[str, tuple[Point, ...]]:
     found: dict[str, list[Point]] = {}
     for point in element.iter("point"):
         part = (point.findtext("class") or "").strip()
@@ -58,7 +57,7 @@ def _points(element: ElementTree.Element, path: Path) -> dict[str, tuple[Point, 
 
 
 def _objects(
-    path: Path,
+    path: Place,
 ) -> tuple[str, dict[str, tuple[Point, ...]], tuple[float, float, float, float] | None]:
     """Name, points by part, and the box around all objects (x0, y0, x1, y1) of one XML file."""
     names: list[str] = []
@@ -80,22 +79,22 @@ def _objects(
     return names[0], parts, (min(x0), min(y0), max(x1), max(y1))
 
 
-def _image_path(images: Path, stem: str) -> Path:
+def _image_path(images: Place, stem: str) -> Place:
     """Where the ImageNet image ``stem`` is: in a folder of its class, split, both or neither."""
     wnid = stem.split("_")[0]
     split = "val" if stem.startswith(VALIDATION_PREFIX) else "train"
     for folder in (images / split / wnid, images / wnid, images / split, images):
         for suffix in (".JPEG", ".jpg", ".png"):
-            if os.path.isfile(folder / f"{stem}{suffix}"):  # which is False for a name that is too long
+            if is_file(folder / f"{stem}{suffix}"):  # which is False for a name that is too long
                 return folder / f"{stem}{suffix}"
     # A validation image may have been sorted into a folder of its class, which its name does not contain.
-    classes = sorted((images / "val").glob("n*")) if split == "val" else []
+    classes = matching(images / "val", "n*") if split == "val" else []
     found = (folder / f"{stem}.JPEG" for folder in classes)
-    return next(filter(os.path.isfile, found), images / split / f"{stem}.JPEG")
+    return next(filter(is_file, found), images / split / f"{stem}.JPEG")
 
 
 @printable_errors
-def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
+def read_vgg_parts(folder: str | Place, images: str | Place) -> Dataset:
     """The VGG Animal Parts data set: ``folder`` holds ``xml/eye`` and ``xml/foot``, ``images`` ImageNet's
     images.
 
@@ -103,16 +102,16 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
     a wnid, or else in an official list of labels under ``images`` (see
     :mod:`perturb_tutorial.datasets.imagenet`).
     """
-    root, image_root = Path(folder), Path(images)
+    root, image_root = as_place("folder", folder), as_place("images", images)
     folders = {part: root / "xml" / part for part in PARTS}
     for part_folder in folders.values():
         if not part_folder.is_dir():
             raise ValueError(
                 f"{root}: expected the folders xml/eye and xml/foot in it, found no {part_folder}"
             )
-    files: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Place]] = {}
     for part, part_folder in folders.items():
-        for path in part_folder.glob("*.xml"):
+        for path in matching(part_folder, "*.xml"):
             files.setdefault(path.stem, {})[part] = path
     indices = imagenet_indices()
     label_of = validation_labels(image_root)
@@ -136,7 +135,7 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
         path = _image_path(image_root, stem)
         if problem is None and wnid not in indices:
             problem = f"{stem}: its class is unknown: neither a name nor an official list gives it"
-        if problem is None and not os.path.isfile(path):
+        if problem is None and not is_file(path):
             problem = f"{path.name}: the image is missing from {image_root}"
         instances: tuple[Instance, ...] = ()
         if wnid in indices:
@@ -152,19 +151,19 @@ def read_vgg_parts(folder: str | Path, images: str | Path) -> Dataset:
 
 
 @printable_errors
-def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> Dataset:
+def read_animal_parts(folder: str | Place, images: str | Place | None = None) -> Dataset:
     """Animals with eye and foot key points under ``folder``, in either form (see the module).
 
     ``images`` is ImageNet's folder for the VGG form (None: ``folder`` itself), and the images' folder for COCO's (None:
     ``images/`` in ``folder``).
     """
-    root = Path(folder)
+    root = as_place("folder", folder)
     if (root / "xml").is_dir():
         return read_vgg_parts(root, root if images is None else images)
-    candidates = [root / "annotations.json", *sorted(root.glob("annotations/*keypoints*.json"))]
+    candidates = [root / "annotations.json", *matching(root, "annotations/*keypoints*.json")]
     for path in candidates:
         if path.is_file():
-            place = Path(images) if images is not None else root / "images"
+            place = as_place("images", images) if images is not None else root / "images"
             return read_coco_json(path, place, name="animal_parts", segments=False)
     raise ValueError(
         f"{root}: expected xml/eye and xml/foot (VGG) or annotations.json (COCO key points) in it"
@@ -172,12 +171,12 @@ def read_animal_parts(folder: str | Path, images: str | Path | None = None) -> D
 
 
 @printable_errors
-def animal_categories(folder: str | Path) -> dict[int, int]:
+def animal_categories(folder: str | Place) -> dict[int, int]:
     """COCO's id of each category id under ``folder`` (COCO key points) whose name, or else supercategory, is that of a
     COCO category which ImageNet has, such as bird, cat or horse. Empty for the VGG form, whose images have classes.
     """
-    root = Path(folder)
-    for path in [root / "annotations.json", *sorted(root.glob("annotations/*keypoints*.json"))]:
+    root = as_place("folder", folder)
+    for path in [root / "annotations.json", *matching(root, "annotations/*keypoints*.json")]:
         if path.is_file() and not (root / "xml").is_dir():
             known = {row.category: row.category_id for row in category_matches() if row.match == "exact"}
             named = {

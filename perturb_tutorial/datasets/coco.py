@@ -22,6 +22,7 @@ from perturb_tutorial._outside import is_number, printable, printable_errors, sh
 from perturb_tutorial.datasets.json_values import is_flag, read_whole, text
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, Instance, Point
 from perturb_tutorial.metrics.segments import run_lengths
+from perturb_tutorial.places import Place, as_place, matching
 from perturb_tutorial.reading import read_json
 
 PARTS = {"eye": "eye", "foot": "foot", "paw": "foot"}
@@ -35,7 +36,7 @@ MEGABYTES = 1500
 """Largest annotation file; COCO's own have up to 450 MB, LVIS's 1,200."""
 
 
-def load_json(path: Path) -> dict[str, Any]:
+def load_json(path: Place) -> dict[str, Any]:
     """A COCO file's content; ``ValueError`` with one line where it is missing, cut off or something else."""
     try:
         content = read_json(path, MEGABYTES)
@@ -55,16 +56,14 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 @printable_errors
-def find_annotations(folder: Path, split: str | None = None) -> tuple[Path, Path]:
+def find_annotations(folder: Place, split: str | None = None) -> tuple[Place, Place]:
     """The annotation file and the image folder of a split under ``folder``.
 
     Without ``split`` there must be one annotation file only. Raises ``ValueError`` that lists the splits
     found.
     """
-    files = {
-        path.stem.removeprefix("instances_"): path
-        for path in sorted(folder.glob("annotations/instances_*.json"))
-    }
+    paths = matching(folder, "annotations/instances_*.json")
+    files = {path.stem.removeprefix("instances_"): path for path in paths}
     if not files:
         raise ValueError(f"{folder}: expected COCO's annotations/instances_<split>.json in it, found none")
     if split is None and len(files) == 1:
@@ -149,7 +148,7 @@ def _is_class(index: object) -> bool:
     return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < IMAGENET
 
 
-def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
+def _read_images(path: Place, content: dict[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
     """Image records by id; what is wrong with the others goes to ``problems``."""
     images: dict[int, dict[str, Any]] = {}
     for image in content["images"]:
@@ -175,7 +174,7 @@ def _read_images(path: Path, content: dict[str, Any], problems: list[str]) -> di
 
 
 def _read_annotations(
-    path: Path,
+    path: Place,
     annotations: list[Any],
     images: dict[int, dict[str, Any]],
     keypoints: dict[int, list[str]],
@@ -246,8 +245,8 @@ def _read_annotations(
 
 @printable_errors
 def read_coco_json(
-    annotation_file: str | Path,
-    image_folder: str | Path,
+    annotation_file: str | Place,
+    image_folder: str | Place,
     *,
     name: str | None = None,
     segments: bool = True,
@@ -270,7 +269,7 @@ def read_coco_json(
     Raises:
         ValueError: for a file that is missing, truncated or no COCO file, and for a missing folder.
     """
-    path, folder = Path(annotation_file), Path(image_folder)
+    path, folder = as_place("annotation_file", annotation_file), as_place("image_folder", image_folder)
     content = load_json(path)
     try:
         categories = {read_whole(c["id"]): printable(text(c["name"])) for c in content["categories"]}
@@ -311,10 +310,10 @@ def read_coco_json(
     return Dataset(name or path.stem, tuple(records), categories, tuple(map(printable, problems)))
 
 
-def read_coco(folder: str | Path, split: str | None = None) -> Dataset:
+def read_coco(folder: str | Place, split: str | None = None) -> Dataset:
     """COCO in its official layout under ``folder`` (see the module); ``split`` such as "val2014".
 
     Raises ``ValueError`` with one line where files are missing or the JSON is cut off.
     """
-    annotation_file, image_folder = find_annotations(Path(folder), split)
+    annotation_file, image_folder = find_annotations(as_place("folder", folder), split)
     return read_coco_json(annotation_file, image_folder)

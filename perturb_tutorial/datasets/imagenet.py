@@ -30,6 +30,7 @@ from xml.etree import ElementTree
 from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.datasets.records import Box, Dataset, ImageRecord
 from perturb_tutorial.files import read_table
+from perturb_tutorial.places import Place, as_place, below, matching
 from perturb_tutorial.reading import read_bytes
 
 SOLUTION = "LOC_val_solution.csv"
@@ -52,7 +53,7 @@ def imagenet_names() -> dict[int, str]:
     return {int(row["index"]): row["names"].split("; ")[0] for row in read_table("imagenet_classes.csv")}
 
 
-def parse_xml(path: Path) -> ElementTree.Element:
+def parse_xml(path: Place) -> ElementTree.Element:
     """Root of a small annotation file; ``ValueError`` where it is broken or has a document type."""
     try:
         parser = ElementTree.XMLParser(target=_Annotation())
@@ -86,7 +87,7 @@ def finite(text: str | None) -> float:
     return number
 
 
-def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
+def read_solution(path: Place) -> dict[str, tuple[str, tuple[Box, ...]]]:
     """Wnid and boxes of each image id in Kaggle's ``LOC_val_solution.csv``: ``id,"wnid x0 y0 x1 y1 …"``."""
     found = {}
     try:
@@ -108,7 +109,7 @@ def read_solution(path: Path) -> dict[str, tuple[str, tuple[Box, ...]]]:
     return found
 
 
-def read_xml_boxes(path: Path) -> tuple[str, tuple[Box, ...]]:
+def read_xml_boxes(path: Place) -> tuple[str, tuple[Box, ...]]:
     """Wnid and boxes (x0, y0, x1, y1, inclusive) in an official XML file."""
     names, boxes = [], []
     for element in parse_xml(path).iter("object"):
@@ -135,7 +136,7 @@ def _is_box(box: Box) -> bool:
     return all(map(math.isfinite, box)) and x0 <= x1 and y0 <= y1
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Place) -> list[str]:
     try:
         text = read_bytes(path, LIST_MEGABYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +145,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _first(folder: Path, names: Iterable[str]) -> Path | None:
+def _first(folder: Place, names: Iterable[str]) -> Place | None:
     for name in names:
         for place in (
             folder,
@@ -157,7 +158,7 @@ def _first(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
-def validation_labels(folder: Path) -> Callable[[str], str | None]:
+def validation_labels(folder: Place) -> Callable[[str], str | None]:
     """A function from a validation image's stem to its wnid, from the first official list found in
     ``folder``.
     """
@@ -197,7 +198,7 @@ def validation_labels(folder: Path) -> Callable[[str], str | None]:
     return wnid_of
 
 
-def read_black_list(path: Path) -> frozenset[int]:
+def read_black_list(path: Place) -> frozenset[int]:
     """The 1-based numbers of the validation images on the black list."""
     try:
         return frozenset(int(line) for line in _lines(path))
@@ -205,14 +206,14 @@ def read_black_list(path: Path) -> frozenset[int]:
         raise ValueError(f"{path}: expected the number of a validation image a line") from None
 
 
-def _image_folder(folder: Path, split: str) -> Path:
+def _image_folder(folder: Place, split: str) -> Place:
     for place in (folder / split, folder / "ILSVRC" / "Data" / "CLS-LOC" / split, folder):
         if place.is_dir():
             return place
     raise ValueError(f"{folder}: expected a folder with ImageNet's images, found none")
 
 
-def _xml_folder(folder: Path, split: str) -> Path | None:
+def _xml_folder(folder: Place, split: str) -> Place | None:
     places = [
         folder / "Annotations" / "CLS-LOC" / split,
         folder / "ILSVRC" / "Annotations" / "CLS-LOC" / split,
@@ -224,11 +225,11 @@ def _xml_folder(folder: Path, split: str) -> Path | None:
 
 @printable_errors
 def read_imagenet(
-    folder: str | Path,
+    folder: str | Place,
     split: str = "val",
     *,
-    boxes: str | Path | None = None,
-    black_list: str | Path | None = None,
+    boxes: str | Place | None = None,
+    black_list: str | Place | None = None,
 ) -> Dataset:
     """ImageNet images under ``folder`` (see the module) with their class and, where found, their boxes.
 
@@ -245,24 +246,28 @@ def read_imagenet(
     Raises:
         ValueError: for a folder without images, and for a list or file of boxes that cannot be read.
     """
-    root = Path(folder)
+    root = as_place("folder", folder)
     images = _image_folder(root, split)
     indices = imagenet_indices()
     problems: list[str] = []
 
-    box_source = Path(boxes) if boxes is not None else _first(root, [SOLUTION]) or _xml_folder(root, split)
+    box_source = (
+        as_place("boxes", boxes)
+        if boxes is not None
+        else _first(root, [SOLUTION]) or _xml_folder(root, split)
+    )
     if box_source is not None and not box_source.exists():
         raise ValueError(f"boxes: {box_source} does not exist")
     if box_source is not None and not (box_source.is_file() or box_source.is_dir()):
         raise ValueError(f"boxes: {box_source} is neither a file nor a folder")
     solution = read_solution(box_source) if box_source is not None and box_source.is_file() else {}
-    black_file = Path(black_list) if black_list is not None else _first(root, [BLACK_LIST])
+    black_file = as_place("black_list", black_list) if black_list is not None else _first(root, [BLACK_LIST])
     black = read_black_list(black_file) if black_file is not None else frozenset()
 
-    files = [(path, path.parent.name) for path in sorted(images.glob("n*/*")) if path.parent.name in indices]
+    files = [(path, path.parent.name) for path in matching(images, "n*/*") if path.parent.name in indices]
     if not files:
         label_of = validation_labels(root)
-        files = [(path, label_of(path.stem) or "") for path in sorted(images.iterdir()) if path.is_file()]
+        files = [(path, label_of(path.stem) or "") for path in matching(images) if path.is_file()]
     files = [(path, wnid) for path, wnid in files if path.suffix.lower() in IMAGE_SUFFIXES]
     repeated = {stem for stem, times in Counter(path.stem for path, _ in files).items() if times > 1}
     records, left_out = [], 0
@@ -289,7 +294,7 @@ def read_imagenet(
                 problem = f"{path.name}: its folder or list says {wnid}, its boxes are of {boxed}"
         except ValueError as error:
             problem = str(error)
-        key = path.relative_to(images).as_posix() if repeated else path.stem
+        key = below(path, images) if repeated else path.stem
         records.append(ImageRecord(id=key, path=path, label=indices.get(wnid), truth=truth, problem=problem))
     if not records:
         raise ValueError(

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from perturb_tutorial._outside import check_whole, printable
 from perturb_tutorial.image_files import Unusable, upright_size
+from perturb_tutorial.places import Place
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -46,7 +46,7 @@ class ImageRecord:
     """
 
     id: int | str
-    path: Path
+    path: Place
     height: int | None = None
     width: int | None = None
     instances: tuple[Instance, ...] = ()

@@ -25,7 +25,8 @@ BOOK = ROOT / "book"
 STORED = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 INTERNAL = {
     # What a reader calls is reached through the packages above them.
-    "__main__", "_forks", "_outside", "_words", "benchmarks.parts", "reading", "result_file", "sealed",
+    "__main__", "_forks", "_outside", "_words", "benchmarks.claims", "benchmarks.errors", "benchmarks.fetched",
+    "benchmarks.parts", "places", "places.buckets", "places.requests", "reading", "result_file", "sealed",
     "baselines.batches", "baselines.excitation_rules", "baselines.graphs",
     "baselines.layers", "baselines.leaf_pass", "baselines.occluders", "baselines.readable_pass",
     "baselines.rectifiers", "batches", "benchmarks.ray_dispatch", "benchmarks.ray_engine",

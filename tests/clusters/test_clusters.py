@@ -22,8 +22,8 @@ from ray_cases import QUICK, Deadly, same, wait_until_free, wrapped
 ray = pytest.importorskip("ray", reason="the engine needs the extra ray")
 pytest.importorskip("pycocotools", reason="COCO needs the extra coco")
 from benchmark_cases import records_of, tiny_network, write_coco  # noqa: E402
-from cluster import SMALL, simulated  # noqa: E402
 
+from cluster import SMALL, simulated  # noqa: E402
 from perturb_tutorial.benchmarks import (  # noqa: E402
     BenchmarkData,
     BenchmarkError,
