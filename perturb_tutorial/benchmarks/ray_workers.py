@@ -1,4 +1,4 @@
-"""Ray's workers of one run: started wherever one fits on a cluster whose nodes come and go, mourned where they die.
+"""Ray's workers of one run: started wherever one fits on a cluster whose nodes come and go, and replaced when they die.
 
 A worker that dies may have been killed by what it computed, or its node has left. Ray learns of a node's death only
 after some seconds, so the node of a dead worker is asked: a task that runs there afterwards proves that it lives.
@@ -203,8 +203,8 @@ class Workers:
             self._say(
                 f"ray: no worker for {WAIT:.0f} s{starting}. Each takes a GPU, or up to "
                 f"{counted(self._cores, 'core')} of a node without one; free: "
-                f"{listed(_able(nodes)) or 'no node has any'}. Waiting until there is "
-                "room or a node joins; Ctrl-C stops"
+                f"{listed(_able(nodes)) or 'no node has any'}. Waiting until there is room or a node joins; "
+                "Ctrl-C stops"
             )
 
 
