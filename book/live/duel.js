@@ -1,5 +1,10 @@
 /** Who deleted less: the reader's painting beside the learned mask, and what may be said of the two. */
 
+import { presetSettings } from "./settings.js";
+
+/** @typedef {import("./settings.js").Site} Site */
+/** @typedef {import("./settings.js").MaskSettings} MaskSettings */
+
 /** What a mask did: the target's score under it, and the share of the photograph that it deletes. */
 /** @typedef {{score: number, area: number}} Deed */
 
@@ -24,10 +29,10 @@ export function winner(reader, learned, original) {
   return !its || reader.area < learned.area ? "reader" : "mask";
 }
 
-/** @param {number} share @returns {string} of the photograph or of certainty, in percent; below 1 with one decimal */
+/** @param {number} share @returns {string} of the photograph or of certainty, in percent; between 0 and 1 with one decimal */
 export function percent(share) {
   const value = 100 * share;
-  return `${value < 0.95 ? value.toFixed(1) : Math.round(value)} %`;
+  return `${value > 0 && value < 0.95 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
 /**
@@ -54,3 +59,6 @@ export function verdict(reader, learned, original, goal) {
       return "Neither brought the score down to a tenth of the photograph's own.";
   }
 }
+
+/** The mask of the duel is held to a small area, as the localization preset does. @param {Site} site @returns {MaskSettings} */
+export const duelSettings = (site) => ({ ...presetSettings(site, "localization"), game: "deletion" });

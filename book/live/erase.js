@@ -6,12 +6,11 @@
 import { Board } from "./board.js";
 import { make } from "./controls.js";
 import { showArea, showDuel, showGuesses, showScore } from "./erase_view.js";
-import { blur, meanWeights, perturb, upsample, upsamplingMatrix } from "./masks.js";
+import { duelSettings } from "./duel.js";
+import { blur, meanWeights, perturb, readGrid, upsample, upsamplingMatrix } from "./masks.js";
 import { Painting } from "./painting.js";
-import { presetSettings } from "./settings.js";
 
 /** @typedef {import("./settings.js").Site} Site */
-/** @typedef {import("./settings.js").MaskSettings} MaskSettings */
 /** @typedef {import("./duel.js").Deed} Deed */
 /** @typedef {{index: number, score: number}} Guess */
 
@@ -27,10 +26,8 @@ import { presetSettings } from "./settings.js";
 
 /** @param {string} name @returns {any} */
 const find = (name) => document.getElementById(`erase-${name}`);
+const MEASURE = "erase"; // from a stroke to its scores, in the browser's own tools
 const COLORS = { reader: "#56b4e9", mask: "#e69f00" }; // told apart by color-blind readers, too; as in live.css
-
-/** The mask of the duel is held to a small area, as the localization preset does. @param {Site} site @returns {MaskSettings} */
-export const duelSettings = (site) => ({ ...presetSettings(site, "localization"), game: "deletion" });
 
 export class EraseGame {
   /** @param {Host} host @param {any} stored masks of the samples: duel.json */
@@ -62,6 +59,8 @@ export class EraseGame {
     this.asking = false;
     /** @private */
     this.queued = false;
+    /** @private @type {number | null} since when what is shown lags behind the painting */
+    this.since = null;
     const brush = () => ({
       radius: Number(/** @type {any} */ (document.querySelector("[name=erase-brush]:checked")).value),
       value: /** @type {0 | 1} */ (find("restore").checked ? 0 : 1),
@@ -128,8 +127,10 @@ export class EraseGame {
 
   /** @param {boolean} loaded whether the network answers */
   load(loaded) {
-    this.loaded = loaded;
-    this.changed();
+    if (this.loaded !== loaded) {
+      this.loaded = loaded;
+      this.changed();
+    }
   }
 
   /** Another class is to be erased; one that the photograph is not taken for is none. @param {number} target */
@@ -164,6 +165,8 @@ export class EraseGame {
     find("redo").disabled = !painting.canRedo;
     find("clear").disabled = painting.isEmpty;
     this.onStroke();
+    this.since ??= performance.now();
+    find("guesses").setAttribute("aria-busy", String(this.loaded));
     if (!this.queued) {
       this.queued = true;
       requestAnimationFrame(() => {
@@ -204,9 +207,13 @@ export class EraseGame {
         this.scores = photograph === this.photograph ? scores : null;
         this.show();
         asked = photograph === this.photograph ? asked : "";
+        performance.clearMeasures(MEASURE);
+        performance.measure(MEASURE, { start: this.since ?? performance.now() });
+        this.since = null;
       }
     } finally {
       this.asking = false;
+      find("guesses").setAttribute("aria-busy", String(this.queued));
     }
   }
 
@@ -265,15 +272,19 @@ export class EraseGame {
       return;
     }
     find("duel").disabled = true;
-    const entry = photograph.sample ? this.stored.photographs[photograph.sample] : null;
-    const grid = entry?.target === target ? readGrid(entry.grid) : await this.learn(target);
-    if (!grid || photograph !== this.photograph || target !== this.target) {
-      return; // ended, or another question has been asked since
+    try {
+      const entry = photograph.sample ? this.stored.photographs[photograph.sample] : null;
+      const grid = entry?.target === target ? readGrid(entry.grid) : await this.learn(target);
+      if (!grid || photograph !== this.photograph || target !== this.target) {
+        return; // ended, or another question has been asked since
+      }
+      const scores = await this.scoresOf(grid);
+      this.learned = { grid, score: scores[target], area: this.areaOf(grid) };
+      find("hint").checked = true;
+    } finally {
+      this.draw();
     }
-    const scores = await this.scoresOf(grid);
-    this.learned = { grid, score: scores[target], area: this.areaOf(grid) };
-    find("hint").checked = true;
-    this.draw();
+    find("result").scrollIntoView({ block: "nearest" });
     this.say(find("verdict").textContent);
   }
 
@@ -306,9 +317,4 @@ export class EraseGame {
     }
     return grid;
   }
-}
-
-/** @param {string} text bytes in base64 @returns {Float32Array} in [0, 1] */
-export function readGrid(text) {
-  return Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
 }

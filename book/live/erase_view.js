@@ -34,9 +34,7 @@ export function showGuesses(guesses, classes, target) {
 export function showScore(name, score, original) {
   find("score").textContent = score === null ? "?" : percent(score);
   find("before").textContent =
-    score === null
-      ? "Load the network to see its guesses."
-      : `sure of ${name}; of the whole photograph ${percent(original)}`;
+    score === null ? "Load the network to see its guesses." : `sure: ${name} (at first ${percent(original)})`;
 }
 
 /** @param {number} area of the photograph that is painted @param {number} goal */
@@ -44,8 +42,7 @@ export function showArea(area, goal) {
   find("goal-value").textContent = percent(goal);
   find("goal").setAttribute("aria-valuetext", percent(goal));
   const over = area > goal;
-  find("area").textContent =
-    `${percent(area)} of the photograph painted${over ? ", more than you meant to" : ""}.`;
+  find("area").textContent = `${percent(area)} of the photograph painted${over ? ": too much" : "."}`;
   find("area").classList.toggle("erase-over", over);
 }
 
