@@ -3,11 +3,11 @@
     python tools/front.py               bring book/_front up to date (tools/build_book.py does it)
     python tools/front.py --precompute  learn the masks and take the scores anew: book/front/precomputed.json
 
-The reader's slider deletes what a learned mask deletes, bit by bit: of the grid's deletion 1 − m the cells that it deletes
-most, and of these the innermost, come first. At stop t of T they hold t / T of the whole deletion; at the last stop the mask
-is the learned one. Masks are the package's, by its preset `localization` on the network's best guess; scores are of the
-photograph as the network takes it, under the very grids that are shown. The pictures are the same at the photograph's own
-size: mask and blur are scaled with it.
+The reader's slider deletes what a learned mask deletes, bit by bit: of the grid's deletion 1 − m the cells that it
+deletes most, and of these the innermost, come first. At stop t of T they hold t / T of the whole deletion; at the last
+stop the mask is the learned one. Masks are the package's, by its preset `localization` on the network's best guess;
+scores are of the photograph as the network takes it, under the very grids that are shown. The pictures are the same at
+the photograph's own size: mask and blur are scaled with it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def grids_of_stops(grid: Any) -> Any:
     deleted = torch.minimum((wanted - before).clamp(min=0), deletion[order])
     grids = torch.ones(STOPS + 1, deletion.numel())
     grids[:-1, order] -= deleted[:-1]
-    grids[-1] -= deletion
+    grids[-1] = grid.flatten()  # to the last bit
     return grids.view(-1, *grid.shape[1:])
 
 
@@ -182,7 +182,9 @@ def scores_of(network: Any, image: Any, target: int, grid: Any) -> dict[str, Any
     return {
         "scores": [round(value, 4) for value in scores[:, target].tolist()],
         "areas": [round(value, 4) for value in (1 - mask).mean((1, 2, 3)).tolist()],
-        "best": [[index, round(value, 4)] for index, value in zip(indices.tolist(), values.tolist(), strict=True)],
+        "best": [
+            [index, round(value, 4)] for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+        ],
     }
 
 

@@ -6,7 +6,8 @@ plain file server sends no headers, so the policy stands in the page, ahead of a
 
 Where a page needs it, and there alone: styles in elements, for equations, controls and tables of notebooks, which the
 search reads too; ``unsafe-eval``, for the widget manager, which compiles a schema when it starts; a worker, for the
-live page and the small one in a chapter. ``file:`` is for the book opened from a folder: a page from the network cannot reach files.
+live page and the small one in a chapter. ``file:`` is for the book opened from a folder: a page from the network
+cannot reach files.
 """
 
 from __future__ import annotations

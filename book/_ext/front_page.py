@@ -1,8 +1,8 @@
 """Sphinx extension for the book's first screen: the directive `first-screen`.
 
-It puts book/front/page.html on the page that has it, filled with the scores of book/front/precomputed.json. When the build
-ends the folder `front/` of the site gets the script and style of book/front and the pictures that tools/front.py has
-made (book/_front). Without JavaScript, and on paper, the first photograph stands there twice, as it is and with the
+It puts book/front/page.html on the page that has it, filled with the scores of book/front/precomputed.json. When the
+build ends the folder `front/` of the site gets the script and style of book/front and the pictures that tools/front.py
+has made (book/_front). Without JavaScript, and on paper, the first photograph stands there twice, as it is and with the
 evidence deleted, with both scores.
 """
 
@@ -26,11 +26,11 @@ PAGE = ROOT / "book" / "front"
 MADE = ROOT / "book" / "_front"
 SERVED = ("front.js", "front.css")
 ALT = {
-    "chelsea": "A tabby cat looks past the camera, close up.",
     "coffee": "A cup of espresso on a saucer with a spoon, on a wooden table.",
     "rocket": "A rocket on its launch pad at dusk, between four towers.",
     "grace_hopper": "Grace Hopper in the uniform of the U.S. Navy, before a flag.",
     "china": "A temple of several floors above trees and a lake.",
+    "chelsea": "A tabby cat looks past the camera, close up.",
 }
 """Photographs of the first screen, in its order → what they show."""
 
@@ -105,8 +105,8 @@ def shown(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """As front.js writes it: below 1 with one decimal."""
-    return f"{100 * share:.1f} %" if share < 0.0095 else f"{100 * share:.0f} %"
+    """As front.js writes it: between 0 and 1 with one decimal."""
+    return f"{100 * share:.1f} %" if 0 < share < 0.0095 else f"{100 * share:.0f} %"
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

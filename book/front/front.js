@@ -28,8 +28,9 @@
   let layers = {};
   let shown = "";
 
-  /** @param {number} share @returns {string} in percent; below 1 with one decimal */
-  const percent = (share) => `${share < 0.0095 ? (100 * share).toFixed(1) : Math.round(100 * share)} %`;
+  /** @param {number} share @returns {string} in percent; between 0 and 1 with one decimal */
+  const percent = (share) =>
+    `${share > 0 && share < 0.0095 ? (100 * share).toFixed(1) : Math.round(100 * share)} %`;
 
   /** @param {string} name @param {string} kind @returns {string} the address of a picture */
   const address = (name, kind) => `front/${name}${kind}`;
@@ -54,7 +55,9 @@
     find("score").textContent = percent(scores[stop]);
     find("name").textContent = name;
     find("guess").textContent =
-      guess === name ? "Still its best guess." : `Its best guess now: ${guess}, ${percent(certainty)}.`;
+      guess === name
+        ? `${stop === 0 ? "Its" : "Still its"} best guess.`
+        : `Its best guess now: ${guess}, ${percent(certainty)}.`;
     find("area").textContent = `${percent(areas[stop])} of the photograph blurred.`;
     const points = scores.map((score, at) => `${at * 10},${100 - 100 * score}`);
     find("line").setAttribute("points", points.join(" "));

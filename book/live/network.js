@@ -43,8 +43,7 @@ export class NetworkStep {
     find("load").hidden = false;
     find("load").textContent = `Load the network (${this.size(this.engine)}, ${NAMES[this.engine]})`;
     find("load").disabled = find("load-wasm").disabled = false;
-    find("engine").textContent =
-      "EfficientNet-Lite0, trained on ImageNet, and the runtime it needs; kept for your next visit.";
+    find("engine").textContent = "EfficientNet-Lite0 and the runtime it needs; kept for your next visit.";
     find("load-wasm").hidden = this.engine === "wasm";
     find("load-wasm").textContent = `Without the graphics card (${this.size("wasm")})`;
   }

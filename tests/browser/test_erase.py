@@ -1,4 +1,4 @@
-"""Erasing by hand in Chromium: the package's scores, at the pace of the brush, and a learned mask beside the painting."""
+"""Erasing by hand in Chromium: the package's scores, at the pace of the brush, and a learned mask beside them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_a_painting_has_the_packages_scores_at_the_pace_of_the_brush(tab: Any) -
             index = network().categories.index(name)
             differences.append(abs(score - float(scores[index])))
         assert abs(float(tab.inner_text("#erase-area").split(" %")[0]) - 100 * area) <= 0.51
-    print(f"largest difference of a score {max(differences):.4f}; a stroke {min(times):.0f} ms, {sorted(times)}")
+    print(
+        f"largest difference of a score {max(differences):.4f}; a stroke {min(times):.0f} ms, {sorted(times)}"
+    )
     assert max(differences) <= 0.01
     assert dict(guesses(tab)) != before
     # The fastest: on a machine that others use, too, the slow ones measure the others.
@@ -161,7 +163,9 @@ def painting_is_empty(page: Any) -> bool:
     return "painting" not in parse_qs(urlsplit(page.url).fragment)
 
 
-def test_who_deleted_less_is_said_after_a_try(tab: Any, book: Site, open_page: Callable[..., Any], axe: str) -> None:
+def test_who_deleted_less_is_said_after_a_try(
+    tab: Any, book: Site, open_page: Callable[..., Any], axe: str
+) -> None:
     """The learned mask's area and score are the package's; the link brings the painting to another reader."""
     assert tab.is_disabled("#erase-duel"), "no hint before a try"
     tab.check("[name=erase-brush][value='3']", force=True)
@@ -208,7 +212,10 @@ def test_pictures_and_score_stand_beside_the_controls(opened: tuple[Any, Visit])
             assert box["x"] + box["width"] <= 1280, name
     tab.focus("#live-swipe")
     tab.keyboard.press("Home")
-    assert tab.evaluate("getComputedStyle(document.getElementById('live-perturbed')).clipPath") == "inset(0px 0px 0px 0%)"
+    assert (
+        tab.evaluate("getComputedStyle(document.getElementById('live-perturbed')).clipPath")
+        == "inset(0px 0px 0px 0%)"
+    )
     tab.check("[name=live-mode][value=erase]", force=True)
 
 

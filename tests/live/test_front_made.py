@@ -46,7 +46,7 @@ def test_the_stored_scores_are_the_networks() -> None:
     network = pt.load_network(front.NETWORK, device="cpu")
     for name, entry in stored.items():
         assert len(entry["scores"]) == len(entry["areas"]) == len(entry["best"]) == front.STOPS + 1
-        assert entry["scores"][-1] <= 0.1 * entry["scores"][0], name
+        assert entry["scores"][-1] <= 0.3 * entry["scores"][0], name
         assert entry["best"][0] == [entry["target"], entry["scores"][0]]
         assert entry["areas"] == sorted(entry["areas"])
     entry = stored["chelsea"]

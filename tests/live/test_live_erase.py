@@ -108,9 +108,7 @@ def test_steps_are_taken_back_and_again() -> None:
 def test_who_deleted_less(reader: tuple[float, float], learned: tuple[float, float], winner: str) -> None:
     """The photograph's own score is 0.8: down is 0.08 and less."""
     deeds = [{"score": score, "area": area} for score, area in (reader, learned)]
-    found, sentence = run(
-        ("duel.js", "winner", [*deeds, 0.8]), ("duel.js", "verdict", [*deeds, 0.8, 0.25])
-    )
+    found, sentence = run(("duel.js", "winner", [*deeds, 0.8]), ("duel.js", "verdict", [*deeds, 0.8, 0.25]))
     assert found == winner
     starts = {
         "reader": "You deleted less: ",

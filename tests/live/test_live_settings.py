@@ -40,9 +40,15 @@ def test_the_modules_are_typed(tools: None) -> None:
 
 
 def test_the_modules_are_formatted(tools: None) -> None:
-    pages = [path for folder in (PAGE, FRONT) for ending in ("js", "css") for path in folder.glob(f"*.{ending}")]
+    pages = [
+        path for folder in (PAGE, FRONT) for ending in ("js", "css") for path in folder.glob(f"*.{ending}")
+    ]
     files = sorted([*pages, *HERE.glob("*.mjs")])
-    assert not [path.name for path in pages if path.suffix == ".js" and len(path.read_text("utf-8").splitlines()) > 320]
+    assert not [
+        path.name
+        for path in pages
+        if path.suffix == ".js" and len(path.read_text("utf-8").splitlines()) > 320
+    ]
     done = subprocess.run(
         [node(), str(HERE / "formatted.mjs"), *map(str, files)], capture_output=True, text=True, check=False
     )
@@ -105,7 +111,14 @@ def test_a_link_to_settings_shows_their_run(site: dict[str, Any]) -> None:
 )
 def test_a_wrong_link_is_a_first_visit(site: dict[str, Any], text: str) -> None:
     default = {**pt.MaskSettings().to_dict(), "iterations": 150}
-    first = {"sample": None, "fit": "squash", "targets": None, "seed": 0, "settings": default, "painting": None}
+    first = {
+        "sample": None,
+        "fit": "squash",
+        "targets": None,
+        "seed": 0,
+        "settings": default,
+        "painting": None,
+    }
     found = link(site, text)
     assert found.pop("mode") in ("erase", "learn")
     assert found == first
