@@ -71,7 +71,7 @@
 
   /** @param {string} name */
   function choose(name) {
-    const { width, height, alt, credit } = photographs[name];
+    const { width, height, alt, credit, scores, areas } = photographs[name];
     shown = name;
     find("photograph").src = address(name, ".jpg");
     find("photograph").alt = alt;
@@ -84,6 +84,10 @@
     layers.blurred.src = address(name, ".blurred.jpg");
     layers.masks.src = address(name, ".masks.png");
     find("credit").textContent = credit;
+    const paper = { named: photographs[name].name, first: percent(scores[0]) };
+    const last = scores.length - 1;
+    Object.assign(paper, { blurred: percent(areas[last]), last: percent(scores[last]) });
+    Object.entries(paper).forEach(([key, text]) => (find(key).textContent = text));
     slider.value = "0";
     show();
   }

@@ -207,9 +207,11 @@ export class EraseGame {
         this.scores = photograph === this.photograph ? scores : null;
         this.show();
         asked = photograph === this.photograph ? asked : "";
-        performance.clearMeasures(MEASURE);
-        performance.measure(MEASURE, { start: this.since ?? performance.now() });
-        this.since = null;
+        if (this.since !== null) {
+          performance.clearMeasures(MEASURE);
+          performance.measure(MEASURE, { start: this.since });
+          this.since = null;
+        }
       }
     } finally {
       this.asking = false;
