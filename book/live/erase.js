@@ -201,17 +201,14 @@ export class EraseGame {
     this.asking = true;
     try {
       for (let asked = ""; this.photograph && asked !== String(this.painting.painted);) {
-        const { photograph } = this;
-        asked = String(this.painting.painted);
+        const { photograph, since } = this;
+        [asked, this.since] = [String(this.painting.painted), null];
         const scores = await this.scoresOf(this.painting.grid());
         this.scores = photograph === this.photograph ? scores : null;
+        asked = this.scores ? asked : "";
         this.show();
-        asked = photograph === this.photograph ? asked : "";
-        if (this.since !== null) {
-          performance.clearMeasures(MEASURE);
-          performance.measure(MEASURE, { start: this.since });
-          this.since = null;
-        }
+        performance.clearMeasures(MEASURE);
+        performance.measure(MEASURE, { start: since ?? performance.now() });
       }
     } finally {
       this.asking = false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,8 @@ from perturb_tutorial import masks, perturbations
 pytestmark = pytest.mark.slow
 
 CELLS = 28
-MILLISECONDS = 150  # from a stroke to its scores, on one thread
+MILLISECONDS = 150  # from a stroke to its scores, on one thread of a machine that has nothing else to do
+SLOWER = 3.0  # than a forward pass of PyTorch's, on one that has
 SETTLED = "document.getElementById('erase-guesses').getAttribute('aria-busy') === 'false'"
 DUEL = "!document.getElementById('erase-result').hidden"
 
@@ -97,9 +99,9 @@ def expected(grid: torch.Tensor, sample: str = "chelsea") -> tuple[torch.Tensor,
     return network().scores(perturbations.perturb(image, background, mask))[0], float(1 - mask.mean())
 
 
-def test_a_painting_has_the_packages_scores_at_the_pace_of_the_brush(tab: Any) -> None:
+def test_a_painting_has_the_packages_scores(tab: Any) -> None:
     before = dict(guesses(tab))
-    times, differences = [], []
+    differences = []
     for line in (
         [(0.30, 0.35), (0.60, 0.42)],
         [(0.60, 0.42), (0.85, 0.45)],
@@ -107,7 +109,6 @@ def test_a_painting_has_the_packages_scores_at_the_pace_of_the_brush(tab: Any) -
         [(-0.2, 0.05), (1.2, 0.05)],
     ):
         stroke(tab, *line)
-        times += tab.evaluate("performance.getEntriesByName('erase').map((entry) => entry.duration)")
         painted = painting(tab)
         scores, area = expected(1 - torch.from_numpy(painted).float())
         shown = guesses(tab)
@@ -118,13 +119,31 @@ def test_a_painting_has_the_packages_scores_at_the_pace_of_the_brush(tab: Any) -
             index = network().categories.index(name)
             differences.append(abs(score - float(scores[index])))
         assert abs(float(tab.inner_text("#erase-area").split(" %")[0]) - 100 * area) <= 0.51
-    print(
-        f"largest difference of a score {max(differences):.4f}; a stroke {min(times):.0f} ms, {sorted(times)}"
-    )
+    print(f"largest difference of a score {max(differences):.5f}")
     assert max(differences) <= 0.01
     assert dict(guesses(tab)) != before
-    # The fastest: on a machine that others use, too, the slow ones measure the others.
-    assert min(times) <= MILLISECONDS
+
+
+def test_the_scores_keep_up_with_the_brush(tab: Any) -> None:
+    times, passes = [], []
+    shown = pixels("chelsea")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for column in range(20):
+            stroke(tab, (0.02 + column / 21, 0.97))
+            times += tab.evaluate("performance.getEntriesByName('erase').map((entry) => entry.duration)")
+            before = time.perf_counter()
+            network().scores(shown)
+            passes.append(1000 * (time.perf_counter() - before))
+    finally:
+        torch.set_num_threads(threads)
+    # The fastest of each: on a machine that others use, too, the slow ones measure the others.
+    here, there = min(times), min(passes)
+    print(
+        f"from a stroke to its scores {here:.0f} ms; a forward pass in PyTorch on one thread {there:.0f} ms"
+    )
+    assert here <= max(MILLISECONDS, SLOWER * there)
 
 
 def test_undo_redo_clear_and_the_keyboard(tab: Any) -> None:
@@ -144,7 +163,7 @@ def test_undo_redo_clear_and_the_keyboard(tab: Any) -> None:
     for _ in range(2):  # the last key painted nothing new
         tab.keyboard.press("Control+z")
     settle(tab)
-    assert tab.is_disabled("#erase-undo")
+    assert tab.is_disabled("#erase-clear")
     assert guesses(tab) == nothing
     for _ in range(2):
         tab.click("#erase-redo")
@@ -169,8 +188,8 @@ def test_who_deleted_less_is_said_after_a_try(
     """The learned mask's area and score are the package's; the link brings the painting to another reader."""
     assert tab.is_disabled("#erase-duel"), "no hint before a try"
     tab.check("[name=erase-brush][value='3']", force=True)
-    for height in (0.3, 0.45, 0.6, 0.75, 0.9):
-        stroke(tab, (0.25, height), (0.9, height))
+    for height in range(7):
+        stroke(tab, (0.02, 0.08 + 0.14 * height), (0.98, 0.08 + 0.14 * height))
     tab.check("[name=erase-brush][value='1.5']", force=True)
     tab.click("#erase-duel")
     wait_until(tab, DUEL, timeout=PATIENCE)
@@ -182,16 +201,22 @@ def test_who_deleted_less_is_said_after_a_try(
     for who, share, score in (("your", my_area, mine[285]), ("mask", area, scores[285])):
         assert abs(float(tab.inner_text(f"#erase-{who}-area").rstrip(" %")) - 100 * share) <= 0.51
         assert abs(float(tab.inner_text(f"#erase-{who}-score").rstrip(" %")) - 100 * float(score)) <= 1.5
-    verdict = tab.inner_text("#erase-verdict")
-    assert verdict.startswith("You" if my_area < area else "The mask")
+    assert my_area > 0.9
+    assert float(mine[285]) < 0.07
+    assert tab.inner_text("#erase-verdict").startswith("The mask deleted less: ")
+    tab.click("#erase-clear")
+    settle(tab)
+    assert tab.inner_text("#erase-verdict") == "Now paint again."
+    stroke(tab, (0.1, 0.9), (0.2, 0.9))
+    assert tab.inner_text("#erase-verdict").startswith("Too much evidence is left: ")
     tab.evaluate(axe)
     found = tab.evaluate("axe.run('#live')")["violations"]
     assert not [(rule["id"], [node["html"][:150] for node in rule["nodes"]]) for rule in found]
     # The same painting, drawn by another reader's page before any network is loaded.
-    outlines = "document.getElementById('erase-area').textContent"
-    said = tab.evaluate(outlines)
+    words = "document.getElementById('erase-area').textContent"
+    said = tab.evaluate(words)
     other, visit = open_page(book, tab.url.removeprefix(f"{book.address}/"))
-    wait_until(other, f"{outlines} === {json.dumps(said)}")
+    wait_until(other, f"{words} === {json.dumps(said)}")
     assert np.array_equal(painting(other), painting(tab))
     assert not visit.errors
     other.context.close()
