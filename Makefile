@@ -57,4 +57,4 @@ kit: book  ## write kit/, a folder for a class without internet: wheels, site, n
 	$(RUN) tools/kit.py kit $(KIT_OPTIONS)
 
 clean:  ## remove what the other targets made, but for .venv
-	rm -rf book/_build book/_live book/_vendor .pytest_cache .mypy_cache .ruff_cache
+	rm -rf book/_build book/_front book/_live book/_vendor .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,8 @@
 """Build the published book from the stored notebooks: `make book`.
 
-Fetches the browser scripts if they are missing (tools/vendor.py), makes the live page's files (tools/live.py), then
-runs Jupyter Book from scratch with every warning an error. The site is in `book/_build/html`; any file server can serve
-it, from any folder.
+Fetches the browser scripts if they are missing (tools/vendor.py), makes the files of the live page (tools/live.py) and
+of the first screen (tools/front.py), then runs Jupyter Book from scratch with every warning an error. The site is in
+`book/_build/html`; any file server can serve it, from any folder.
 
     python tools/build_book.py [--source book] [--toc _toc.yml] [--output book]
 """
@@ -39,8 +39,10 @@ def build(source: Path, toc: Path, output: Path) -> int:
     vendored = subprocess.run([sys.executable, str(ROOT / "tools" / "vendor.py")], check=False)
     if vendored.returncode != 0:
         return vendored.returncode
-    if (source / "live.md").is_file():
-        made = subprocess.run([sys.executable, str(ROOT / "tools" / "live.py")], check=False)
+    for tool in ("live", "front"):
+        if not (source / tool).is_dir():
+            continue
+        made = subprocess.run([sys.executable, str(ROOT / "tools" / f"{tool}.py")], check=False)
         if made.returncode != 0:
             return made.returncode
     # With the environment of an earlier build, pages that have not changed since would not warn.

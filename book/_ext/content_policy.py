@@ -6,7 +6,8 @@ plain file server sends no headers, so the policy stands in the page, ahead of a
 
 Where a page needs it, and there alone: styles in elements, for equations, controls and tables of notebooks, which the
 search reads too; ``unsafe-eval``, for the widget manager, which compiles a schema when it starts; a worker, for the
-live page. ``file:`` is for the book opened from a folder: a page from the network cannot reach files.
+live page and the small one in a chapter. ``file:`` is for the book opened from a folder: a page from the network
+cannot reach files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ DATA = re.compile(
     r"""\btype\s*=\s*["']?(?!module|text/javascript|application/javascript)[a-z]""", re.IGNORECASE
 )
 HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
-WIDGETS, MATHJAX, SEARCH, LIVE = "embed-amd.js", "mathjax/", "searchtools.js", "live/page.js"
+WIDGETS, MATHJAX, SEARCH = "embed-amd.js", "mathjax/", "searchtools.js"
+LIVE = ("live/page.js", "live/small.js")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def policy(page: str, common: Iterable[str] = ()) -> str:
         "img-src": "'self' file: data:",
         "font-src": "'self' file: data:",
         "connect-src": "'self'",
-        "worker-src": "'self'" if LIVE in page else "'none'",
+        "worker-src": "'self'" if any(script in page for script in LIVE) else "'none'",
         "form-action": "'self' file:",
         "base-uri": "'self'",
     }

@@ -1,13 +1,16 @@
-"""Sphinx extension for the live page, on which a mask is learned in the reader's browser.
+"""Sphinx extension for the live page, on which evidence is erased and masks are learned in the reader's browser.
 
-The directive `live-page` puts the controls (book/live/page.html) on the page that has it. When the build ends,
-the folder `live/` of the site gets the page's modules (book/live) and what tools/live.py has made (book/_live):
-the network's graphs, the runtime, sample photographs, settings. No other page names any of these files, so no
-other page loads them.
+The directive `live-page` puts the controls (book/live/page.html) on the page that has it. `erase-it` with the name of a
+sample puts a small game of erasing on a chapter's page; its content is for readers of the notebook and of paper. Until
+its button is pressed such a page loads one short script. When the build ends, the folder `live/` of the site gets the
+page's modules (book/live) and what tools/live.py has made (book/_live): the network's graphs, the runtime, sample
+photographs, settings. No other page names any of these files, so no other page loads them.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,13 @@ LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "live"
 MADE = ROOT / "book" / "_live"
+DUEL = ROOT / "book" / "front" / "precomputed.json"  # the masks of the first screen are those of the duel
 SERVED = ("*.js", "*.css", "*.txt")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("live-page", LivePage)
+    app.add_directive("erase-it", EraseIt)
     app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -34,9 +39,40 @@ class LivePage(SphinxDirective):
     """The controls of the live page."""
 
     def run(self) -> list[nodes.Node]:
-        source = PAGE / "page.html"
-        self.env.note_dependency(str(source))
-        return [nodes.raw("", source.read_text(encoding="utf-8"), format="html")]
+        for name in ("page.html", "erase.html"):
+            self.env.note_dependency(str(PAGE / name))
+        stage, side = (PAGE / "erase.html").read_text(encoding="utf-8").split("<!-- side -->\n")
+        page = (PAGE / "page.html").read_text(encoding="utf-8")
+        page = page.replace("<!-- erase-stage -->", stage).replace("<!-- erase-side -->", side)
+        return [nodes.raw("", page, format="html")]
+
+
+class EraseIt(SphinxDirective):
+    """`{erase-it} SAMPLE`: a small game of erasing, and its content in its place where it cannot be played."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        for name in ("small.html", "erase.html"):
+            self.env.note_dependency(str(PAGE / name))
+        content = nodes.container()
+        self.state.nested_parse(self.content, self.content_offset, content)
+        small = (PAGE / "small.html").read_text(encoding="utf-8")
+        small = small.replace("<!-- erase -->", (PAGE / "erase.html").read_text(encoding="utf-8"))
+        small = small.replace("SAMPLE", html.escape(self.arguments[0])).replace("MEGABYTES", self.megabytes())
+        before, after = small.split("<!-- content -->")
+        return [nodes.raw("", before, format="html"), content, nodes.raw("", after, format="html")]
+
+    @staticmethod
+    def megabytes() -> str:
+        """What a press of the button fetches on one thread of WebAssembly."""
+        site = MADE / "site.json"
+        if not site.is_file():
+            return "13"
+        assets = json.loads(site.read_text(encoding="utf-8"))["assets"]
+        fetched = [entry for name, entry in assets.items() if not name.startswith(("ort.webgpu", "ort.jspi"))]
+        return f"{sum(entry['bytes'] for entry in fetched) / 1e6:.1f}"
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -56,6 +92,7 @@ def copy_live(target: Path) -> None:
         return
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(MADE, target, ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(DUEL, target / "duel.json")
     for pattern in SERVED:
         for path in sorted(PAGE.glob(pattern)):
             shutil.copy(path, target / path.name)

@@ -71,6 +71,7 @@ BASE_404 = """<script>(function () {{
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("front_page")
     app.setup_extension("live_page")
     app.setup_extension("content_policy")
     app.connect("config-inited", configure, priority=900)

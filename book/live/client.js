@@ -108,6 +108,16 @@ export class Client {
   }
 
   /**
+   * @param {Float32Array} grid 1 keeps, 0 perturbs
+   * @param {Float32Array} image
+   * @param {Float32Array} background the fully perturbed image
+   * @returns {Promise<Float32Array>} of all classes
+   */
+  scores(grid, image, background) {
+    return this.ask("scores", { grid, image, background });
+  }
+
+  /**
    * @param {{image: Float32Array, targets: number[], classes: number, settings: MaskSettings, seed: number}} task
    * @param {(event: any) => void} report gets {background}, {searching}, {start} and one {step} an iteration
    * @returns {Promise<{stopped: boolean, iterations: number, scoreMasked: number | null}>}

@@ -38,7 +38,7 @@ export function buildSamples(box, site, base, choose) {
       width: 112,
       height: 112,
     });
-    box.append(make("label", {}, input, picture, spoken(name)));
+    box.append(make("label", { title: spoken(name) }, input, picture, make("span", {}, spoken(name))));
   }
 }
 

@@ -143,6 +143,11 @@ export function meanWeights(up, cells) {
   );
 }
 
+/** @param {string} text bytes in base64 @returns {Float32Array} as grids are stored: in [0, 1] */
+export function readGrid(text) {
+  return Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+}
+
 /**
  * A centered disc on the grid (cells×cells), 1 inside: hard on the image, blurred by σ px, averaged over mask px.
  * @param {number} size image px

@@ -40,10 +40,10 @@ export class NetworkStep {
     }
     /** @type {Engine} */
     this.engine = await this.page.client.engine().catch(() => "wasm");
+    find("load").hidden = false;
     find("load").textContent = `Load the network (${this.size(this.engine)}, ${NAMES[this.engine]})`;
     find("load").disabled = find("load-wasm").disabled = false;
-    find("engine").textContent =
-      "EfficientNet-Lite0, trained on ImageNet, and the runtime it needs; kept for your next visit.";
+    find("engine").textContent = "EfficientNet-Lite0 and the runtime it needs; kept for your next visit.";
     find("load-wasm").hidden = this.engine === "wasm";
     find("load-wasm").textContent = `Without the graphics card (${this.size("wasm")})`;
   }
@@ -67,6 +67,7 @@ export class NetworkStep {
       const where = engine === "wasm" ? `WebAssembly, ${many}` : "WebGPU";
       find("engine").textContent = `EfficientNet-Lite0 runs in this browser on ${where}.`;
       find("load").textContent = "The network is loaded";
+      find("load").hidden = true;
       find("load-wasm").hidden = true;
     } catch (error) {
       find("load").disabled = find("load-wasm").disabled = false;

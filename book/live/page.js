@@ -2,12 +2,15 @@
 
 import { Client, WorkerError } from "./client.js";
 import { buildSamples, buildSliders, buildTargets, make } from "./controls.js";
-import { maskPicture, npy, save } from "./files.js";
+import { EraseGame } from "./erase.js";
+import { commandOf, listenToKeep } from "./keep.js";
 import { NetworkStep } from "./network.js";
+import { writePainting } from "./painting.js";
 import { PhotographStep } from "./photographs.js";
 import { ResultView } from "./result.js";
 import { learnMask } from "./run.js";
-import { presetOf, presetSettings, readLink, writeLink } from "./settings.js";
+import { presetOf, presetSettings, readLink } from "./settings.js";
+import { listenToSwipe } from "./swipe.js";
 
 /** @typedef {import("./settings.js").Site} Site */
 /** @typedef {import("./settings.js").MaskSettings} MaskSettings */
@@ -20,8 +23,8 @@ const TOP = 5;
 const find = (name) => document.getElementById(`live-${name}`);
 
 export class Page {
-  /** @param {Site} site @param {string[]} classes @param {any} precomputed */
-  constructor(site, classes, precomputed) {
+  /** @param {Site} site @param {string[]} classes @param {any} precomputed @param {any} duel */
+  constructor(site, classes, precomputed, duel) {
     this.site = site;
     this.classes = classes;
     this.precomputed = precomputed;
@@ -37,6 +40,7 @@ export class Page {
     this.run = null;
     this.photographs = new PhotographStep(this, BASE);
     this.network = new NetworkStep(this);
+    this.erase = new EraseGame(this, duel);
     this.client.onCrash = () => this.network.offer();
     this.showSettings = buildSliders(find("sliders"), site, (changes) => this.change(changes));
   }
@@ -53,6 +57,8 @@ export class Page {
     );
     this.listen();
     this.photographs.listen();
+    listenToKeep(this);
+    listenToSwipe(find("swipe"));
     this.showChoice();
     find("needs").hidden = true;
     find("app").hidden = false;
@@ -77,22 +83,16 @@ export class Page {
         this.photographs.showStored();
       });
     }
-    find("save-png").onclick = async () => {
-      const shown = this.view.maskShown();
-      if (shown) {
-        save("mask.png", await maskPicture(shown.mask, this.site.constants.input_size), "image/png");
-      }
+    for (const input of document.querySelectorAll("[name=live-mode]")) {
+      input.addEventListener("change", () => {
+        this.choice.mode = /** @type {any} */ (input).value;
+        this.showChoice();
+      });
+    }
+    this.erase.onStroke = () => {
+      const { isEmpty, painted } = this.erase.painting;
+      this.choice.painting = isEmpty ? null : writePainting(painted);
     };
-    find("save-npy").onclick = () => {
-      const shown = this.view.maskShown();
-      const size = this.site.constants.input_size;
-      if (shown) {
-        save("mask.npy", npy(shown.mask, [size, size]), "application/octet-stream");
-      }
-    };
-    find("save-settings").onclick = () =>
-      save("mask-settings.json", JSON.stringify(this.choice.settings, null, 1), "application/json");
-    find("link").onclick = () => this.copyLink();
     window.addEventListener("hashchange", () => {
       if (location.hash.includes("game=")) {
         location.reload(); // another link to settings; a heading's anchor is none
@@ -134,6 +134,7 @@ export class Page {
     const top = await this.client.classify(photograph.image, TOP, this.cells);
     if (this.photograph === photograph) {
       this.top = top;
+      this.erase.setTop(top);
       this.showChoice();
     }
   }
@@ -195,6 +196,9 @@ export class Page {
     check("live-sample", photograph ? photograph.sample : choice.sample);
     check("live-fit", choice.fit);
     check("live-game", choice.settings.game);
+    check("live-mode", choice.mode);
+    find("app").dataset.mode = choice.mode;
+    this.erase.load(this.network.loaded);
     find("preset").value = presetOf(this.site, choice.settings);
     find("seed").value = String(choice.seed);
     this.showSettings(choice.settings);
@@ -207,31 +211,8 @@ export class Page {
     find("save-png").disabled = find("save-npy").disabled = !this.view.result;
     const sample = this.site.samples.find(({ name }) => name === choice.sample);
     find("credit").textContent = sample ? `Photograph: ${sample.credit}.` : "";
-    find("command").textContent = this.command();
+    find("command").textContent = commandOf(this);
     find("command").parentElement.hidden = find("command").textContent === "";
-  }
-
-  /** The command that repeats this with the package; empty where it has none. */
-  command() {
-    const { choice, photograph, targets } = this;
-    const five = choice.targets === "top";
-    if (!photograph || choice.fit !== "squash" || (targets.length !== 1 && !five)) {
-      return "";
-    }
-    const what = photograph.sample ? `--sample ${photograph.sample}` : "PHOTOGRAPH";
-    const target = five ? "--preset localization" : `--target ${targets[0]}`;
-    return `perturb-tutorial explain ${what} ${target} --settings mask-settings.json --seed ${choice.seed} --output explained`;
-  }
-
-  async copyLink() {
-    const hash = writeLink(this.choice);
-    history.replaceState(null, "", `#${hash}`);
-    try {
-      await navigator.clipboard.writeText(location.href);
-      this.say("The link is copied.");
-    } catch {
-      this.say("The link now stands in the address bar.");
-    }
   }
 
   pause() {
@@ -264,7 +245,19 @@ export class Page {
       settings: { ...this.choice.settings },
       seed: this.choice.seed,
     };
-    const work = learnMask(this, task);
+    await this.atWork(learnMask(this, task));
+  }
+
+  /** A run of the game's, in place of one at work. @param {any} task @param {(event: any) => void} report */
+  async learnBeside(task, report) {
+    await this.endRun();
+    const work = this.client.learn(task, report);
+    await this.atWork(work);
+    return work;
+  }
+
+  /** Until a run has ended the controls know of it. @private @param {Promise<any>} work */
+  async atWork(work) {
     this.run = work.catch(() => {});
     this.showChoice();
     try {
@@ -287,8 +280,10 @@ async function json(name) {
 }
 
 try {
-  const data = await Promise.all(["site.json", "classes.json", "precomputed.json"].map(json));
-  const page = new Page(data[0], data[1], data[2]);
+  const [site, classes, precomputed, duel] = await Promise.all(
+    ["site.json", "classes.json", "precomputed.json", "duel.json"].map(json),
+  );
+  const page = new Page(site, classes, precomputed, duel);
   await page.guard(page.start());
 } catch (error) {
   find("needs").textContent =

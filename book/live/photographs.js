@@ -3,6 +3,7 @@
 import { WorkerError } from "./client.js";
 import { spoken } from "./controls.js";
 import { blur } from "./masks.js";
+import { readPainting } from "./painting.js";
 import { drawPlanes } from "./pictures.js";
 import { Result, fillStored } from "./result.js";
 
@@ -112,6 +113,8 @@ export class PhotographStep {
     if (page.photograph && file !== page.photograph.file && page.choice.targets !== "top") {
       page.choice.targets = null; // another photograph, another question
     }
+    const isFirst = page.photograph === null && sample === page.choice.sample; // as the link says
+    const painting = isFirst || page.photograph?.file === file ? page.choice.painting : null;
     page.photograph = { file, name, sample, image: read.image };
     page.choice.sample = sample;
     const size = `${read.width}×${read.height} px`;
@@ -120,6 +123,12 @@ export class PhotographStep {
     find("image").setAttribute("aria-label", `The photograph: ${name}`);
     page.view.show(null);
     page.top = (this.storedEntry()?.top ?? []).map(toGuess);
+    const { erase } = page;
+    const painted = painting === null ? null : readPainting(painting, erase.cells);
+    erase.setPhotograph(read.image, page.choice.fit === "squash" ? sample : null, page.top, painted);
+    if (painted && isFirst && Array.isArray(page.choice.targets)) {
+      erase.choose(page.choice.targets[0]);
+    }
     page.showChoice();
     this.showStored();
     if (page.network.loaded) {

@@ -1,6 +1,6 @@
 /** A learned mask as it is shown: the grid after each iteration, the scores, and the pictures made of them. */
 
-import { meanWeights, perturb, upsample, upsamplingMatrix } from "./masks.js";
+import { meanWeights, perturb, readGrid, upsample, upsamplingMatrix } from "./masks.js";
 import { drawCurve, drawOverlay, drawPlanes, readColors } from "./pictures.js";
 
 /** @typedef {import("./settings.js").Site} Site */
@@ -55,15 +55,11 @@ export class Result {
  * @param {Result} result to be filled
  */
 export function fillStored(entry, frames, result) {
-  const bytes = Uint8Array.from(atob(entry.grids), (letter) => letter.charCodeAt(0));
-  const length = bytes.length / frames.length;
-  frames.forEach((iteration, index) => {
-    const part = bytes.subarray(index * length, (index + 1) * length);
-    result.add(
-      iteration,
-      Float32Array.from(part, (byte) => byte / 255),
-    );
-  });
+  const grids = readGrid(entry.grids);
+  const length = grids.length / frames.length;
+  frames.forEach((iteration, index) =>
+    result.add(iteration, grids.slice(index * length, (index + 1) * length)),
+  );
   result.score = entry.score;
   result.radius = entry.radius;
   result.scoreOriginal = entry.score_original;

@@ -3,6 +3,8 @@
  * offer, and a link that holds them.
  */
 
+import { readPainting } from "./painting.js";
+
 /**
  * The package's MaskSettings by their names; lengths in image px of a 224 px input.
  * @typedef {object} MaskSettings
@@ -110,7 +112,10 @@ export function presetOf(site, settings) {
 
 /**
  * What a link restores. `targets` is null for the network's best guess, "top" for its five best together.
+ * `painting` is the reader's own mask, as `writePainting` writes it, on a sample.
  * @typedef {object} Choice
+ * @property {"erase" | "learn"} mode
+ * @property {string | null} painting
  * @property {string | null} sample
  * @property {"squash" | "center"} fit
  * @property {number[] | "top" | null} targets
@@ -122,10 +127,13 @@ export function presetOf(site, settings) {
  * @param {Choice} choice
  * @returns {string} the part of an address after its #
  */
-export function writeLink({ sample, fit, targets, seed, settings }) {
-  const parts = new URLSearchParams();
+export function writeLink({ mode, painting, sample, fit, targets, seed, settings }) {
+  const parts = new URLSearchParams({ mode });
   if (sample !== null) {
     parts.set("sample", sample);
+    if (painting !== null) {
+      parts.set("painting", painting);
+    }
   }
   parts.set("fit", fit);
   parts.set("game", settings.game);
@@ -161,8 +169,13 @@ export function readLink(text, site, classes) {
     set.length > 0 && set.length < classes && set.every((index) => isWhole(index, 0, classes - 1));
   const sample = only(parts, "sample");
   const seed = number(only(parts, "seed"));
+  const painting = only(parts, "painting");
+  const cells = Math.round(site.constants.input_size / settings.mask_scale);
+  const isKnown = site.samples.some(({ name }) => name === sample);
   return {
-    sample: site.samples.some(({ name }) => name === sample) ? sample : null,
+    mode: modeOf(parts),
+    painting: isKnown && readPainting(painting, cells) ? painting : null,
+    sample: isKnown ? sample : null,
     fit: only(parts, "fit") === "center" ? "center" : "squash",
     targets: target === "top" ? target : isSet(targets) ? targets : null,
     seed: isWhole(seed, 0, 2 ** 32 - 1) ? seed : 0,
@@ -172,6 +185,13 @@ export function readLink(text, site, classes) {
       game: only(parts, "game") === "preservation" ? "preservation" : "deletion",
     },
   };
+}
+
+/** A link to settings shows the run that they are for. @param {URLSearchParams} parts @returns {"erase" | "learn"} */
+function modeOf(parts) {
+  const mode = only(parts, "mode");
+  const isSet = ["game", "seed", ...SLIDERS].some((name) => only(parts, name) !== "");
+  return mode === "erase" || (mode !== "learn" && !isSet) ? "erase" : "learn";
 }
 
 /**

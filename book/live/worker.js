@@ -83,6 +83,9 @@ const HANDLERS = {
       .slice(0, count);
   },
 
+  /** @param {{grid: Float32Array, image: Float32Array, background: Float32Array}} request */
+  scores: ({ grid, image, background }) => network().scores(grid, image, background),
+
   /**
    * @param {{image: Float32Array, targets: number[], classes: number, settings: MaskSettings, site: Site,
    *   seed: number}} request

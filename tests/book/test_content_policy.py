@@ -49,8 +49,9 @@ def test_what_few_pages_need_the_others_do_not_have() -> None:
     controls = directives('<script src="_static/widgets/embed-amd.js"></script>')
     assert "'unsafe-eval'" in controls["script-src"]
     assert "'unsafe-inline'" in controls["style-src"]
-    live = directives('<script type="module" src="live/page.js"></script>')
-    assert live["worker-src"] == {"'self'"}
+    for script in ("page", "small"):
+        live = directives(f'<script type="module" src="live/{script}.js"></script>')
+        assert live["worker-src"] == {"'self'"}
     assert "'unsafe-eval'" not in live["script-src"]
 
 

@@ -104,7 +104,7 @@ def write_demo_book(folder: Path) -> None:
     shutil.copytree(
         ROOT / "book",
         folder / "book",
-        ignore=shutil.ignore_patterns("_build", "live", "_live", "[0-9][0-9]_*", "404.md"),
+        ignore=shutil.ignore_patterns("_build", "front", "_front", "live", "_live", "[0-9][0-9]_*", "404.md"),
     )
     for stray in (folder / "book").glob("*.md"):
         if stray.name not in ("credits.md", "references.md"):

@@ -194,7 +194,7 @@ def test_what_a_reader_keeps(opened: tuple[Any, Visit], runs: Any, tmp_path: Pat
 
 
 def test_a_link_restores_the_settings(book: Site, open_page: Callable[..., Any]) -> None:
-    tab, _ = open_page(book, "live.html")
+    tab, _ = open_page(book, "live.html#mode=learn")
     tab.click(".live-settings summary")
     tab.select_option("#live-preset", "localization")
     tab.check("input[name=live-sample][value=coffee]", force=True)

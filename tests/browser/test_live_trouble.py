@@ -178,7 +178,7 @@ def test_a_browser_that_cannot_run_the_network(book: Site, browser: Any) -> None
     context = browser.new_context(viewport={"width": PHONE, "height": 740})
     page = context.new_page()
     page.add_init_script("WebAssembly.validate = () => false")
-    page.goto(f"{book.address}/live.html")
+    page.goto(f"{book.address}/live.html#mode=learn")
     wait_until(page, "document.querySelectorAll('#live-curve polyline').length > 0")
     assert page.is_disabled("#live-load")
     assert "no WebAssembly with vector instructions" in page.inner_text("#live-engine")
@@ -213,6 +213,8 @@ def test_with_the_keyboard_alone(book: Site, open_page: Callable[..., Any]) -> N
         page.evaluate("[...document.querySelectorAll('[name=live-target]')].findIndex((i) => i.checked)") == 1
     )
     page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "live-run"
+    page.keyboard.press("Tab")
     page.keyboard.press("Space")  # opens the settings
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "live-preset"
@@ -225,11 +227,14 @@ def test_with_the_keyboard_alone(book: Site, open_page: Callable[..., Any]) -> N
     page.context.close()
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
-def test_nothing_keeps_anybody_out(book: Site, open_page: Callable[..., Any], axe: str, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "what"), [("light", "learn"), ("dark", "learn"), ("dark", "erase")])
+def test_nothing_keeps_anybody_out(
+    book: Site, open_page: Callable[..., Any], axe: str, mode: str, what: str
+) -> None:
     """axe-core with everything open and a message shown, and nothing wider than a phone."""
-    page, _ = open_page(book, "live.html", mode, width=PHONE, height=740)
-    page.click("#live-app summary")
+    page, _ = open_page(book, f"live.html#mode={what}", mode, width=PHONE, height=740)
+    if what == "learn":
+        page.click("#live-app summary")
     choose(page, "paper.pdf", b"%PDF-1.7")
     alert(page)
     wait_until(page, "document.querySelectorAll('#live-curve polyline').length > 0")

@@ -1,6 +1,7 @@
 // What call.mjs cannot pass as plain values: an optimizer with state, pixels behind a function.
 import { perturb, shift, upsample, upsamplingMatrix } from "../../book/live/masks.js";
 import { Adam, Game } from "../../book/live/optimizer.js";
+import { Painting } from "../../book/live/painting.js";
 import { fitPhotograph } from "../../book/live/resample.js";
 
 export function adamSteps(grid, gradients, rate, constants) {
@@ -72,4 +73,15 @@ export async function learnOnTiles(image, weight, target, settings, constants, s
   const steps = [];
   for await (const step of game.learn(start.grid)) steps.push(step);
   return { start, steps };
+}
+
+/** The cells after each of some operations on a painting: ["line", from, to, radius, value], ["undo"], ["redo"], ["clear"]. */
+export function paintings(cells, operations) {
+  const painting = new Painting(cells);
+  return operations.map(([name, ...values]) => {
+    if (name === "line") painting.change(() => painting.line(...values));
+    else if (name === "clear") painting.change(() => (painting.painted = new Uint8Array(cells * cells)));
+    else painting[name]();
+    return { painted: painting.painted.slice(), canUndo: painting.canUndo, canRedo: painting.canRedo };
+  });
 }

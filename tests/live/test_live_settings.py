@@ -15,6 +15,7 @@ from live_javascript import HERE, PAGE, ROOT, node, run
 import perturb_tutorial as pt
 from perturb_tutorial.settings import PRESETS
 
+FRONT = ROOT / "book" / "front"
 VENDORED = ROOT / "tests" / "browser" / "_vendor"
 
 
@@ -32,13 +33,22 @@ def tools() -> None:
 
 
 def test_the_modules_are_typed(tools: None) -> None:
-    command = [node(), str(VENDORED / "typescript" / "tsc.js"), "-p", str(PAGE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    for folder in (PAGE, FRONT):
+        command = [node(), str(VENDORED / "typescript" / "tsc.js"), "-p", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_modules_are_formatted(tools: None) -> None:
-    files = sorted([*PAGE.glob("*.js"), *PAGE.glob("*.css"), *HERE.glob("*.mjs")])
+    pages = [
+        path for folder in (PAGE, FRONT) for ending in ("js", "css") for path in folder.glob(f"*.{ending}")
+    ]
+    files = sorted([*pages, *HERE.glob("*.mjs")])
+    assert not [
+        path.name
+        for path in pages
+        if path.suffix == ".js" and len(path.read_text("utf-8").splitlines()) > 320
+    ]
     done = subprocess.run(
         [node(), str(HERE / "formatted.mjs"), *map(str, files)], capture_output=True, text=True, check=False
     )
@@ -51,7 +61,7 @@ def site() -> dict[str, Any]:
         name: {"settings": preset.settings.to_dict(), "target_count": preset.target_count}
         for name, preset in PRESETS.items()
     }
-    return {"presets": presets, "samples": [{"name": "chelsea"}]}
+    return {"presets": presets, "samples": [{"name": "chelsea"}], "constants": {"input_size": 224}}
 
 
 def link(site: dict[str, Any], text: str) -> dict[str, Any]:
@@ -64,8 +74,27 @@ def test_a_link_restores_every_choice(site: dict[str, Any]) -> None:
         game="preservation", area_weight=3e-4, tv_weight=0.0, tv_exponent=2.5, jitter=8, iterations=75
     ).to_dict()
     choice = {"sample": "chelsea", "fit": "center", "targets": [285, 7], "seed": 12, "settings": settings}
+    choice |= {"mode": "erase", "painting": "AAAA" * 32 + "A_w"}
     (text,) = run(("settings.js", "writeLink", [choice]))
     assert link(site, text) == choice
+
+
+def test_a_painting_stays_with_its_photograph(site: dict[str, Any]) -> None:
+    """A photograph of the reader's is not in the link, so its painting is not either."""
+    painting = "AAAA" * 32 + "A_w"
+    assert link(site, f"sample=chelsea&painting={painting}")["painting"] == painting
+    assert link(site, f"sample=nobody&painting={painting}")["painting"] is None
+    assert link(site, f"sample=chelsea&painting={painting}&painting=AAAA")["painting"] is None
+    assert link(site, "sample=chelsea&painting=" + "_" * 10_000)["painting"] is None
+    own = {**link(site, ""), "sample": None, "painting": painting}
+    (text,) = run(("settings.js", "writeLink", [own]))
+    assert "painting" not in text
+
+
+def test_a_link_to_settings_shows_their_run(site: dict[str, Any]) -> None:
+    texts = ["", "sample=chelsea", "seed=3", "game=deletion", "jitter=2", "mode=erase&seed=3", "mode=learn"]
+    modes = [link(site, text)["mode"] for text in [*texts, "mode=play", "mode=learn&mode=erase"]]
+    assert modes == ["erase", "erase", "learn", "learn", "learn", "erase", "learn", "erase", "erase"]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +111,17 @@ def test_a_link_restores_every_choice(site: dict[str, Any]) -> None:
 )
 def test_a_wrong_link_is_a_first_visit(site: dict[str, Any], text: str) -> None:
     default = {**pt.MaskSettings().to_dict(), "iterations": 150}
-    first = {"sample": None, "fit": "squash", "targets": None, "seed": 0, "settings": default}
-    assert link(site, text) == first
+    first = {
+        "sample": None,
+        "fit": "squash",
+        "targets": None,
+        "seed": 0,
+        "settings": default,
+        "painting": None,
+    }
+    found = link(site, text)
+    assert found.pop("mode") in ("erase", "learn")
+    assert found == first
 
 
 def test_what_a_link_repeats_counts_once(site: dict[str, Any]) -> None:
