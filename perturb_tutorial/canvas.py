@@ -255,7 +255,9 @@ def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[i
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    count = max(settings.iterations, len(LEVELS))  # the start "gradient" needs some before the first iteration
+    count = max(
+        settings.iterations, len(LEVELS)
+    )  # the start "gradient" needs some before the first iteration
     drawn = torch.randint(0, reach, (count, 2), generator=generator, device="cpu")
     return [(dx, dy) for dx, dy in drawn.tolist()]
 

@@ -103,8 +103,8 @@ def _start(canvas: Canvas, original: Tensor, perturbed: Tensor, settings: MaskSe
         with torch.inference_mode():
             return probability(canvas.masked(grid), settings.score_scale).clone()
 
-    ends = (probability(score, settings.score_scale) for score in (original, perturbed))
-    return evidence_masks(gradient, masked, *ends, canvas.cells, settings)
+    at_most, at_least = (probability(score, settings.score_scale) for score in (original, perturbed))
+    return evidence_masks(gradient, masked, at_most, at_least, canvas.cells, settings)
 
 
 class _Batch:
