@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 import perturb_tutorial as pt
-from perturb_tutorial import steps
+from perturb_tutorial import initialization, steps
 from perturb_tutorial.engines.recording import repeat
 from perturb_tutorial.objectives import objective
 
@@ -88,7 +88,7 @@ def test_repeat_goes_on_where_it_was_and_ends_when_it_is_asked_to() -> None:
     assert seen == [3, 4, 5, 6, 7]
 
 
-FAST = pt.MaskSettings(iterations=70, jitter=28).fast()
+FAST = pt.MaskSettings(iterations=70, jitter=28, initialization="gradient").fast().replace(tolerance=3e-3)
 
 
 @pytest.fixture
@@ -131,6 +131,9 @@ def test_passes_are_saved_when_an_image_ends(tiny, noise_images, fast: pt.Masks,
     )
     pt.learn_masks(tiny, noise_images, [0, 1, 2], FAST)
     assert sum(rows) == int(fast.iterations.sum()) + 3 * 4  # four gradients for each start
+    rows.clear()
+    pt.learn_masks(tiny, noise_images, [0, 1, 2], FAST.replace(initialization="half"))
+    assert sum(rows) < 3 * 70
 
 
 def test_the_fast_objective_is_as_low_as_the_papers(tiny, noise_images, fast: pt.Masks) -> None:
@@ -191,6 +194,30 @@ def test_the_start_by_gradients_deletes_where_the_evidence_is(noise_images) -> N
         assert 0.01 < masks.area[0] < 0.25
         assert masks.radius.isnan().all()
         assert masks.converged.all()
+
+
+def test_bisected_discs_are_the_smallest_where_the_score_is_monotone() -> None:
+    """Made-up scores of 36 radii: monotone ones, none that suffices, and one that is not usable."""
+    needed = torch.tensor([0, 7, 35, 99, 3])
+    usable = torch.tensor([True, True, True, True, False])
+    grids = torch.arange(36.0).view(36, 1, 1, 1).expand(36, 1, 2, 2)
+    asked: list[int] = []
+
+    def normalized(rows: torch.Tensor, tried: torch.Tensor) -> torch.Tensor:
+        asked.append(len(rows) * len(tried))
+        return torch.where(tried[None, :, 0, 0, 0] >= needed[rows, None], 0.0, 1.0)
+
+    found = {
+        optimizer: initialization.smallest_discs(
+            normalized, grids, usable, pt.MaskSettings(optimizer=optimizer)
+        )
+        for optimizer in ("adam", "averaged")
+        if asked.clear() is None
+    }
+    assert sum(asked) <= 4 * 6
+    assert torch.equal(found["averaged"].grid, found["adam"].grid)
+    assert found["averaged"].radius[:3].tolist() == found["adam"].radius[:3].tolist() == [0, 35, 175]
+    assert found["averaged"].radius[3:].isnan().all()
 
 
 def test_masks_of_a_fixed_batch_end_together(tiny, noise_images, fast: pt.Masks, monkeypatch) -> None:
