@@ -212,6 +212,9 @@ def test_who_deleted_less_is_said_after_a_try(
     tab.evaluate(axe)
     found = tab.evaluate("axe.run('#live')")["violations"]
     assert not [(rule["id"], [node["html"][:150] for node in rule["nodes"]]) for rule in found]
+    tab.set_viewport_size({"width": 360, "height": 740})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.set_viewport_size({"width": 1280, "height": 800})
     # The same painting, drawn by another reader's page before any network is loaded.
     words = "document.getElementById('erase-area').textContent"
     said = tab.evaluate(words)
