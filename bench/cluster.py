@@ -12,6 +12,7 @@ Writes bench/results/cluster.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -84,14 +85,22 @@ def busy(naps: list[dict[str, Any]], start: float, end: float) -> float:
 
 
 def efficiency(workers: int, batches: int) -> dict[str, Any]:
-    """The share of the time of ``workers`` workers in which they sleep, ``batches`` batches for each."""
+    """The share of the time of ``workers`` workers in which they sleep, ``batches`` batches for each once all work."""
     import ray
 
     from perturb_tutorial.benchmarks.ray_dispatch import Dispatcher
     from perturb_tutorial.benchmarks.ray_nodes import on_node
 
     chance = random.Random(0)
-    plan = [Nap(n, chance.uniform(SHORTEST, LONGEST)) for n in range(workers * batches)]
+    seen: set[int] = set()
+
+    def plan() -> Iterator[Nap]:
+        number = itertools.count()
+        while len(seen) < workers:
+            yield Nap(next(number), SHORTEST)
+        for _ in range(workers * batches):
+            yield Nap(next(number), chance.uniform(SHORTEST, LONGEST))
+
     with simulated(*[workers // NODES] * NODES):
         remote = ray.remote(Sleeper)
 
@@ -100,7 +109,10 @@ def efficiency(workers: int, batches: int) -> dict[str, Any]:
 
         dispatcher = Dispatcher(ray, hire, cores=1, say=print, show=print)
         start = time.time()
-        naps = [rows[0] for _, rows in dispatcher.compute(iter(plan))]
+        naps = []
+        for _, (nap,) in dispatcher.compute(plan()):  # type: ignore[arg-type]
+            naps.append(nap)
+            seen.add(nap["worker"])
         dispatcher.close()
     first: dict[int, float] = {}
     for nap in sorted(naps, key=lambda nap: nap["began"]):
@@ -110,6 +122,7 @@ def efficiency(workers: int, batches: int) -> dict[str, Any]:
         "workers": len(first),
         "nodes": NODES,
         "batches": len(naps),
+        "batches_once_all_work": workers * batches,
         "seconds_of_a_batch": [SHORTEST, LONGEST],
         "seconds_until_all_work": warm - start,
         "seconds_from_then": end - warm,
