@@ -34,6 +34,7 @@ import torch
 from architectures import Architecture, architectures
 from method_checks import CHECKS, checks, grad_cam_layer, outcome, settings_for
 from redrawn import Mute, logits_of, noise, redraw, silent_blocks
+from torch import Tensor
 
 import perturb_tutorial as pt
 from perturb_tutorial.files import whole_file
@@ -47,6 +48,8 @@ MEMORY = 12 * 2**30
 """Bytes of address space that a network's process may take."""
 PATIENCE = 20
 """A process that waits, or that gets little of a busy machine, is ended after so many times its processor time."""
+SEEDS = 8
+"""How often all numbers are drawn before a network is left out."""
 
 
 def fingerprint() -> str:
@@ -72,41 +75,45 @@ def versions() -> dict[str, str]:
 def examine(architecture: Architecture) -> Iterable[dict[str, Any]]:
     """The parts of an architecture's row, each as soon as it is known.
 
-    ``parameters``, ``layer`` (the one that Grad-CAM reads) and one ``checks`` after the other; or ``left_out``, why
-    nothing can be seen by this network.
+    ``parameters``, ``seed`` (of the numbers that made it speak), ``layer`` (the one that Grad-CAM reads) and one
+    ``checks`` after the other; or ``left_out``, why nothing can be seen by this network.
     """
-    sides = (architecture.size, architecture.size)
-    module, images = architecture.build(), noise(IMAGES, sides, 1)
-    yield {"parameters": sum(value.numel() for value in module.parameters())}
+    images = noise(IMAGES, (architecture.size, architecture.size), 1)
+    yield {"parameters": sum(value.numel() for value in architecture.build().parameters())}
+    reason = ""
+    for seed in range(SEEDS):
+        try:
+            network = speaking(architecture, images, seed)
+        except Mute as mute:
+            reason = reason or str(mute)
+            continue
+        yield {"seed": seed}
+        if isinstance(network, str):
+            yield {"checks": dict.fromkeys(CHECKS, network)}
+            return
+        yield {"layer": grad_cam_layer(network)}
+        for name, found in checks(network, images):
+            yield {"checks": {name: found}}
+        return
+    yield {"left_out": reason}
+
+
+def speaking(architecture: Architecture, images: Tensor, seed: int) -> pt.Network | str:
+    """The network with numbers drawn by ``seed``, or the sentence with which it is refused; ``Mute`` if it is mute."""
+    module = architecture.build()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     inputs = (images - mean) / std
-    try:
-        redraw(module, inputs)
-        silent = silent_blocks(module, lambda: logits_of(module(inputs[:1])).softmax(1).amax())
-        if silent:
-            raise Mute(f"no gradient in {', '.join(silent)}")
-    except Mute as reason:
-        yield {"left_out": str(reason)}
-        return
+    redraw(module, inputs, seed)
+    silent = silent_blocks(module, lambda: logits_of(module(inputs[:1])).softmax(1).amax())
+    if silent:
+        raise Mute(f"no gradient in {', '.join(silent)}")
     made: list[pt.Network] = []
-    refusal = outcome(
-        lambda: made.append(
-            pt.Network(
-                module, mean=MEAN, std=STD, input_size=architecture.size, name=architecture.name, device="cpu"
-            )
-        )
-    )
+    options: dict[str, Any] = {"input_size": architecture.size, "name": architecture.name, "device": "cpu"}
+    refusal = outcome(lambda: made.append(pt.Network(module, mean=MEAN, std=STD, **options)))
     if not made:
-        yield {"checks": dict.fromkeys(CHECKS, refusal)}
-        return
-    try:
-        settings_for(made[0], images)
-    except Mute as reason:
-        yield {"left_out": str(reason)}
-        return
-    yield {"layer": grad_cam_layer(made[0])}
-    for name, found in checks(made[0], images):
-        yield {"checks": {name: found}}
+        return refusal
+    settings_for(made[0], images)
+    return made[0]
 
 
 def work(name: str, limit: int) -> None:

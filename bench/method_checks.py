@@ -132,13 +132,14 @@ def settings_for(network: pt.Network, images: Tensor) -> pt.MaskSettings:
     """``SETTINGS``, from a start at which the score of each image has a gradient.
 
     Raises:
-        Mute: for a network whose score is next to 0 at each start: random weights can make one that a shift by a pixel
-            turns around.
+        Mute: for a network whose score is next to 0 at each start, or so near to 1 that it has no gradient: random
+            weights can make one that a shift by a pixel turns around.
     """
     for initialization in ("half", "ones"):
         settings = SETTINGS.replace(initialization=initialization)
         masks = pt.learn_masks(network, images, best(network, images), settings.replace(iterations=1))
-        if masks.history.score[:, 0].amin() > LEAST_SCORE:
+        score = masks.history.score[:, 0]
+        if score.amin() > LEAST_SCORE and score[0] < 1:
             return settings
     raise Mute("with random weights its score is gone after a shift by a pixel")
 
