@@ -28,12 +28,13 @@ from torch import Tensor
 from perturb_tutorial.canvas import CANVASES, ImageCanvas
 from perturb_tutorial.engines.gradient_check import example_image
 from perturb_tutorial.engines.graph_files import built_in, cache_folder, graph_key, keep
+from perturb_tutorial.games import GAMES
 from perturb_tutorial.loop import learn_on
 from perturb_tutorial.networks import Network, best_targets
 from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.objectives import class_weights, objective
 from perturb_tutorial.reading import read_json
-from perturb_tutorial.settings import GAMES, MaskSettings
+from perturb_tutorial.settings import MaskSettings
 
 PACKAGES = ("onnx", "onnxscript", "openvino")
 REPEATS = 3

@@ -31,11 +31,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from perturb_tutorial.games import GAMES
 from perturb_tutorial.masks import INITIAL_DISC_SIGMA, blur, disc_grids, upsample
 from perturb_tutorial.networks import Network
 from perturb_tutorial.objectives import class_sets, class_weights
 from perturb_tutorial.perturbations import background_for, perturb
-from perturb_tutorial.settings import GAMES, MaskSettings, check_seed
+from perturb_tutorial.settings import MaskSettings, check_seed
 from perturb_tutorial.sizes import Size, scaled, sides
 
 RADIUS_STEP, LAST_RADIUS = 5, 175

@@ -88,6 +88,13 @@ def learn_masks(
     Raises:
         ValueError: for arguments of the wrong form, or a network that the engine cannot run.
         ImportError: for an engine whose packages are not installed.
+
+    Examples:
+        >>> network = pt.load_network("efficientnet_lite0", device="cpu")
+        >>> cat = pt.load_samples(network.input_size, names=["chelsea"])
+        >>> masks = pt.learn_masks(network, cat.images, cat.targets, pt.MaskSettings(iterations=20))
+        >>> bool(masks.score_masked < masks.score_original / 2), masks.saliency.shape
+        (True, torch.Size([1, 1, 224, 224]))
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
     _check_engine(engine, precision)

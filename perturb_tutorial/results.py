@@ -84,6 +84,13 @@ class Masks:
     says when. ``layer``: the layer whose output is masked (§6.4), None for a mask on the image. ``seed``, ``engine``,
     ``precision`` and ``version`` (of the package): what else it takes to learn them again, None where it is not known
     or differs between the rows. ``==`` compares all of it; :meth:`agrees_with` asks for the same run.
+
+    Examples:
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+        >>> network = pt.Network(module, input_size=32, device="cpu")
+        >>> masks = pt.learn_masks(network, torch.rand(2, 3, 32, 32), [0, 3], pt.MaskSettings(iterations=2))
+        >>> masks.grid.shape, masks.saliency.shape, masks[1].history.score.shape
+        (torch.Size([2, 1, 28, 28]), torch.Size([2, 1, 32, 32]), torch.Size([1, 2]))
     """
 
     grid: Tensor

@@ -11,15 +11,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from perturb_tutorial._outside import is_number, printable_errors, short, whole_number
+from perturb_tutorial.games import GAMES, Game
 from perturb_tutorial.reading import read_json
 from perturb_tutorial.sizes import REFERENCE_SIZE, Size, scaled, square_cells
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 ENGINES = ("torch", "onnx", "compile")
 """torch: PyTorch on any device. onnx: an exported graph, on the CPU, faster for most networks (``engines.openvino``).
@@ -56,53 +53,6 @@ class Lengths(NamedTuple):
 
     mask_sigma: float
     jitter: int
-
-
-@dataclass(frozen=True)
-class Game:
-    """All that deletion and preservation differ in; m is a mask, s the score under it.
-
-    ``sign``: of the score in the objective, +1 in deletion, which minimizes it, −1 in preservation.
-    ``threshold``: the normalized score at which a disc is large enough to start from (§2).
-    """
-
-    name: str
-    sign: int
-    threshold: float
-
-    def salient(self, mask: Tensor) -> Tensor:
-        """What the mask's area counts, high where the evidence is: 1 − m in deletion, m in preservation."""
-        return 1 - mask if self.sign > 0 else mask
-
-    def disc(self, inside: Tensor) -> Tensor:
-        """The mask whose salient part is ``inside``, 1 in a disc: deletion perturbs the disc, preservation keeps it."""
-        return self.salient(inside)  # 1 − m is its own inverse
-
-    def suffices(self, normalized: Tensor) -> Tensor:
-        """Whether a disc with this normalized score is large enough: ŝ ≤ 0.01 in deletion, ŝ ≥ 0.99 in preservation."""
-        return normalized <= self.threshold if self.sign > 0 else normalized >= self.threshold
-
-    def mostly_suffices(self, normalized: Tensor) -> Tensor:
-        """Whether most is done: ŝ ≤ 0.3 in deletion, ŝ ≥ 0.7 in preservation."""
-        return normalized <= 0.3 if self.sign > 0 else normalized >= 0.7
-
-    def gain(self, masked: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
-        """How far a mask has moved the score: s₀ − s in deletion, s − s∞ in preservation.
-
-        ``masked``, ``original``, ``perturbed``: s under the mask, s₀ of the image, s∞ of the fully perturbed image.
-        """
-        return original - masked if self.sign > 0 else masked - perturbed
-
-    def reached(self, masked: Tensor, original: Tensor, perturbed: Tensor) -> Tensor:
-        """Whether a mask has moved the score as the game asks: s < s₀ in deletion, s > s∞ in preservation."""
-        return masked < original if self.sign > 0 else masked > perturbed
-
-
-GAMES = {
-    game.name: game
-    for game in (Game("deletion", sign=+1, threshold=0.01), Game("preservation", sign=-1, threshold=0.99))
-}
-"""Both games by name."""
 
 
 def check_seed(seed: Any) -> int:
@@ -144,6 +94,11 @@ class MaskSettings:
     on a rectangle as on a square.
 
     Errors: ``ValueError`` with one line that names the setting, what was expected and what came.
+
+    Examples:
+        >>> settings = MaskSettings(game="preservation", iterations=100)
+        >>> settings.replace(area_weight=1e-3).area_weight, settings.fast().optimizer
+        (0.001, 'averaged')
     """
 
     game: str = _setting("deletion", "–", "–", "delete or preserve the evidence", "eq. 6; eq. 1")
@@ -308,7 +263,12 @@ def find_preset(name: str) -> Preset:
 
 
 def settings_table(settings: MaskSettings | None = None) -> list[dict[str, Any]]:
-    """One row a setting: name, symbol, value, unit, meaning and source, for the book and for a reader."""
+    """One row a setting: name, symbol, value, unit, meaning and source, for the book and for a reader.
+
+    Examples:
+        >>> [(row["symbol"], row["value"]) for row in settings_table()[:3]]
+        [('–', 'deletion'), ('N', 300), ('γ', 0.1)]
+    """
     settings = settings or MaskSettings()
     return [
         {"name": item.name, "value": getattr(settings, item.name), **item.metadata}

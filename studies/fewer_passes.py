@@ -33,10 +33,11 @@ from perturb_tutorial.benchmarks.summary import Figures
 from perturb_tutorial.canvas import CANVASES, ImageCanvas, shift
 from perturb_tutorial.datasets.imagenet import read_imagenet
 from perturb_tutorial.datasets.samples import all_samples
+from perturb_tutorial.games import GAMES
 from perturb_tutorial.metrics import curve_area, deletion_masks, insertion_masks
 from perturb_tutorial.objectives import class_weights, objective
 from perturb_tutorial.perturbations import perturb
-from perturb_tutorial.settings import ENGINES, GAMES
+from perturb_tutorial.settings import ENGINES
 
 SHIFTS = ((0, 0), (3, 0), (0, 3), (3, 3), (1, 2))
 """(dx, dy) over which an objective is averaged, image px; the jitter is 0 to 3."""

@@ -22,6 +22,7 @@ PACKAGE = "perturb_tutorial"
 ORDER = (
     {
         "settings",
+        "games",
         "sizes",
         "files",
         "reading",
@@ -48,7 +49,7 @@ ORDER = (
     {"__main__"},
 )
 METHOD = {
-    "settings", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
+    "settings", "games", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
     "masks", "perturbations", "objectives", "initialization", "canvas", "steps", "loop", "fastest",
     "batches", "optimizer", "activations", "mask_files", "results", "plotting", "export", "explain", "adapters",
 }  # fmt: skip

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 import perturb_tutorial as pt
 from perturb_tutorial.cli import app
 from perturb_tutorial.explain import Request
-from perturb_tutorial.settings import GAMES, PRESETS, check_seed, settings_table
+from perturb_tutorial.games import GAMES
+from perturb_tutorial.settings import PRESETS, check_seed, settings_table
 from perturb_tutorial.study import architectures, gallery, games
 
 # Typed from the protocol's table, apart from the code.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perturb_tutorial._outside import printable
-from perturb_tutorial.settings import AUTO, ENGINES, GAMES, LARGEST_SEED, PRESETS, MaskSettings
+from perturb_tutorial.games import GAMES
+from perturb_tutorial.settings import AUTO, ENGINES, LARGEST_SEED, PRESETS, MaskSettings
 
 if TYPE_CHECKING:
     from perturb_tutorial.networks import Network
