@@ -120,16 +120,11 @@ class _Batch:
         self.canvas, self.settings, self.original, self.perturbed = canvas, settings, original, perturbed
         self.steps, self.plateau = steps_from(start, settings), Plateau(start, settings.tolerance)
         self.rows = torch.arange(len(start), device=canvas.device)
-        self.usable, self.over = (
-            torch.isfinite(original) | True,
-            torch.zeros_like(self.rows, dtype=torch.bool),
-        )
+        self.usable = torch.ones_like(self.rows, dtype=torch.bool)
+        self.over = torch.zeros_like(self.usable)
         self.noted, self.history = (_history(len(start), settings, canvas.device) for _ in range(2))
-        self.grid, self.iterations, self.finite = (
-            start.clone(),
-            torch.zeros_like(self.rows),
-            self.usable.clone(),
-        )
+        self.grid, self.finite = start.clone(), self.usable.clone()
+        self.iterations = torch.zeros_like(self.rows)
         self.ended = 0
         """Images that have ended, of all N."""
         self.stopped = False

@@ -207,7 +207,7 @@ def fewer_passes(options: argparse.Namespace) -> Study:
     kept = Kept(options.records)
     done = {(row["data"], row["image"], row["game"], row["kind"]) for row in kept.rows}
     every = list(photographs(options.imagenet, network.input_size))
-    for start in range(0, len(every), BATCH):
+    for start in range(0, 0 if options.so_far else len(every), BATCH):
         for game, kind in product(GAMES, KINDS):
             part = [one for one in every[start : start + BATCH] if (*one[:2], game, kind) not in done]
             if part:
@@ -219,7 +219,8 @@ def fewer_passes(options: argparse.Namespace) -> Study:
                 )
                 kept.add([{**names, **row} for names, row in zip(about, found, strict=True)])
     share = forward_share(network, torch.cat([load() for *_, load in every[:BATCH]]), options.engine)
-    note = f"EfficientNet-Lite0, engine {options.engine}, {torch.get_num_threads()} threads; photographs resampled"
+    so_far = "; so far, not all photographs" if options.so_far else ""
+    note = f"EfficientNet-Lite0, engine {options.engine}; photographs resampled{so_far}"
     command = "python studies/fewer_passes.py IMAGENET --records FILE --folder bench/results"
     return Study("fewer_passes", command, note, summed_up(kept.rows, share))
 
@@ -228,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = keeps_records(parser_of("Fewer passes for the same objective."))
     parser.add_argument("imagenet", type=Path, metavar="IMAGENET", help="ImageNet's folder")
     parser.add_argument("--engine", choices=ENGINES, default="onnx", help="what computes a mask")
+    parser.add_argument("--so-far", action="store_true", help="sum up what FILE has, without another mask")
     return run_study(parser, fewer_passes, argv)
 
 

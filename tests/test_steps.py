@@ -231,7 +231,7 @@ def test_masks_of_a_fixed_batch_end_together(tiny, noise_images, fast: pt.Masks,
 
 def test_a_layers_masks_end_when_they_are_done(tiny, noise_images) -> None:
     layer = next(name for name in tiny.layers if name)
-    settings = pt.activations.layer_settings(tiny, layer).fast().replace(iterations=60)
+    settings = pt.activations.layer_settings(tiny, layer).fast().replace(iterations=60, tolerance=0.05)
     masks = pt.learn_activation_masks(tiny, noise_images, [0, 1, 2], layer, settings)
     alone = pt.learn_activation_masks(tiny, noise_images[1:2], [1], layer, settings)
     assert int(masks.iterations.min()) < 60
