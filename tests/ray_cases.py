@@ -49,7 +49,7 @@ class Doer:
         """Replies."""
 
     def measure(self, job: Job) -> list[dict[str, Any]]:
-        """The job's number and the node on which it was done."""
+        """The job's number, and the node and the process in which it was done."""
         time.sleep(job.seconds)
         if job.status is not None:
             os._exit(job.status)
@@ -59,7 +59,8 @@ class Doer:
             raise ValueError(job.error)
         import ray
 
-        return [{"number": job.number, "node": ray.get_runtime_context().get_node_id()}]
+        node = ray.get_runtime_context().get_node_id()
+        return [{"number": job.number, "node": node, "process": os.getpid()}]
 
 
 class Watched:
@@ -86,14 +87,11 @@ class Watched:
         self.hired.append((node.id, share))
         return self._remote.options(**on_node(node, share)).remote(self._broken)
 
-    def do(
-        self, jobs: Iterable[Job], after: Callable[[int], None] = lambda _: None
-    ) -> Iterator[dict[str, Any]]:
-        """The result of each job; ``after`` is called with the number of those that are finished."""
+    def do(self, jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
+        """The result of each job."""
         try:
-            for finished, (_, (row,)) in enumerate(self.dispatcher.compute(iter(jobs)), 1):  # type: ignore[arg-type]
+            for _, (row,) in self.dispatcher.compute(iter(jobs)):  # type: ignore[arg-type]
                 yield row
-                after(finished)
         finally:
             self.dispatcher.close()
 

@@ -5,6 +5,8 @@ Longer runs on other clusters are in tests/clusters: ``make test-cluster``.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,21 +146,18 @@ def test_a_node_that_dies_costs_what_it_had_in_hand_and_a_new_one_is_used(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_dispatch, "IN_HAND", 1)  # so that the only one would be blamed
-    victim = next(iter(cluster.worker_nodes))
-    new: list[Any] = []
-
-    def change(finished: int) -> None:
-        if finished == 4:
+    watched, rows = Watched(), []
+    for row in watched.do(Job(number, seconds=0.5) for number in range(30)):
+        rows.append(row)
+        if len(rows) == 4:
+            (victim,) = [node for node in cluster.worker_nodes if node.node_id == row["node"]]
+            os.kill(row["process"], signal.SIGKILL)  # a machine that stops ends its workers first
             cluster.remove_node(victim, allow_graceful=False)
-            new.append(cluster.add_node(num_cpus=1, **SMALL))
-
-    watched = Watched()
-    # A node is not known to be dead at once. What it had must not be blamed, however little patience there is.
-    jobs = [Job(number, seconds=0.5) for number in range(30)]
-    rows = list(watched.do(jobs, change))
+        if len(rows) == 16:  # some seconds later, so that nobody has waited for Ray to learn of the death
+            new = cluster.add_node(num_cpus=1, **SMALL)
     assert sorted(row["number"] for row in rows) == list(range(30))
     assert watched.dispatcher._deaths == {}
-    assert new[0].node_id in {row["node"] for row in rows}
+    assert new.node_id in {row["node"] for row in rows}
     assert watched.shown[-1] == "2 workers on 2 nodes, 1 batch again"
 
 
