@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "constraints-oldest.txt"
 LEFT_OUT = {"peers", "node"}  # node: npm is no part of what the package runs on
-BOUND = re.compile(r"([\w.-]+)>=([\w.]+)(?:,<[\w.]+)?")
+BOUND = re.compile(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\w.]+)(?:,<[\w.]+)?")
 
 
 def main(argv: list[str] | None = None) -> int:
