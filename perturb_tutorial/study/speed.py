@@ -18,12 +18,24 @@ def speed_results(device: str = "cpu") -> dict[str, dict[str, Any]]:
     ``ratios`` compare two things measured in turn, ``seconds`` are of one image, ``by_…`` show how the cost grows,
     ``shares`` where the time goes; ``machine`` and ``versions`` describe the system.
     """
-    checkout = Path(__file__).resolve().parents[2] / "bench" / "results"
-    folder = checkout if checkout.is_dir() else resource("speed")
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob(f"{device}_*.json"))
+        for path in sorted(_folder().glob(f"{device}_*.json"))
     }
 
 
-__all__ = ["speed_results"]
+def cluster_results() -> dict[str, Any]:
+    """The results of ``bench/cluster.py``: ``stream``, a plan of a million questions; ``efficiency`` of many workers.
+
+    Seconds, and megabytes of the process that hands out the work.
+    """
+    content: dict[str, Any] = json.loads((_folder() / "cluster.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _folder() -> Path:
+    checkout = Path(__file__).resolve().parents[2] / "bench" / "results"
+    return checkout if checkout.is_dir() else resource("speed")
+
+
+__all__ = ["cluster_results", "speed_results"]
