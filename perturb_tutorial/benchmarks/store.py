@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PREFIX, SUFFIX = "part-", ".parquet"
 RECORDS, SETTINGS, SUMMARY = "records.parquet", "settings.json", "summary.json"
+PARTS_AT_ONCE = 1000
+"""Parts that are read before they become one table: each by itself takes some kilobytes beside its rows."""
 NO_CHECKSUM = "it has no checksum"
 KEYS = ("image_id", "category_id", "method")
 """Columns that no two records of a run have in common."""
@@ -196,8 +198,12 @@ class Store:
     def read(self) -> pd.DataFrame:
         """All rows, ordered by image, class and method."""
         paths = [self._path(number) for number in sorted(self.done())]
-        tables = [part()[0] for part in ahead(_part, paths)]
-        frame = _together(tables or [self._schema.empty_table()], self.folder)
+        tables = [self._schema.empty_table()]
+        for count, part in enumerate(ahead(_part, paths), 1):
+            tables.append(part()[0])
+            if count % PARTS_AT_ONCE == 0:
+                tables = [self._arrow.concat_tables(tables).combine_chunks()]
+        frame = _together(tables, self.folder)
         return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
