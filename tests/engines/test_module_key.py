@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import sys
 
 import pytest
 import torch
@@ -35,9 +36,15 @@ def written(tmp_path, source, name="net"):
     path = tmp_path / f"{name}.py"
     path.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def no_module_stays(monkeypatch):
+    """What a test writes as a module is gone after it."""
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
 
 
 def seeded(make, *args, **named):
