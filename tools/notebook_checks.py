@@ -37,6 +37,11 @@ PARTS = {
     "`## Summary`": re.compile(r"^## Summary$", re.MULTILINE),
     "`## Next`": re.compile(r"^## Next$", re.MULTILINE),
 }
+SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+# Sections that report or list, without an idea of their own to remember.
+CLOSING_SECTIONS = ("The whole experiment", "The paper and here", "Summary", "Next")
+REMEMBER = re.compile(r"\*\*Remember\*\*: (?P<sentence>[^\n]+\.)")
+MAX_REMEMBER = 200  # characters; a longer sentence is no help to memory
 EXERCISE = re.compile(
     r"^([`:]{3,})\{exercise(?:-start)?\}.*?(?=^[`:]{3,}\{(?:exercise|solution)|\Z)", re.M | re.S
 )
@@ -145,6 +150,7 @@ def template(notebook: NotebookNode) -> Iterator[str]:
         code = "".join(cell.source for _, cell in code_cells(notebook))
         if "paper" not in code:
             yield "`## The paper and here` has no table"
+    yield from remembered(text)
     solved = {label for kind, label in SOLUTION.findall(text) if kind != "solution-end"}
     for exercise in EXERCISE.finditer(text):
         label = LABEL.search(exercise.group())
@@ -158,6 +164,21 @@ def template(notebook: NotebookNode) -> Iterator[str]:
         if "{hint}" not in exercise.group() and "Hint" not in exercise.group():
             yield f"{name} has no hint"
     yield from solutions(notebook)
+
+
+def remembered(text: str) -> Iterator[str]:
+    """Each section with an idea ends with one sentence to remember, `**Remember**: …`, in a paragraph of its own."""
+    _, *parts = SECTION.split(text)
+    for title, body in zip(parts[::2], parts[1::2], strict=True):
+        if title in CLOSING_SECTIONS:
+            continue
+        # A target such as `(on-a-gpu)=` belongs to the heading after it.
+        body = re.sub(r"\n\([\w-]+\)=\s*\Z", "", body)
+        last = REMEMBER.fullmatch(body.strip().split("\n\n")[-1])
+        if last is None:
+            yield f"section `{title}` does not end with a paragraph `**Remember**: …`"
+        elif re.search(r"[.?!] [A-Z]", last["sentence"]) or len(last["sentence"]) > MAX_REMEMBER:
+            yield f"section `{title}` has more to remember than one sentence of {MAX_REMEMBER} characters"
 
 
 def solutions(notebook: NotebookNode) -> Iterator[str]:

@@ -19,6 +19,8 @@ OPENING = """# A small chapter
 
 Prose.
 
+**Remember**: a section ends with its idea.
+
 ## Second
 
 ```{exercise-start}
@@ -43,7 +45,9 @@ SOLUTION_START = """```{solution-start} ex-sum
 SOLUTION_END = """```{solution-end}
 ```"""
 
-CLOSING = """## The paper and here
+CLOSING = """**Remember**: an exercise comes before the last sentence of its section.
+
+## The paper and here
 
 | quantity | paper | here | label |
 |---|---|---|---|

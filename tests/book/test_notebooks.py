@@ -116,6 +116,26 @@ def without_summary(notebook: NotebookNode) -> None:
     replace(notebook, "## Summary", "Summary")
 
 
+def without_remember(notebook: NotebookNode) -> None:
+    replace(notebook, "**Remember**: a section ends", "A section ends")
+
+
+def remember_first(notebook: NotebookNode) -> None:
+    replace(
+        notebook,
+        "Prose.\n\n**Remember**: a section ends with its idea.",
+        "**Remember**: a section.\n\nProse.",
+    )
+
+
+def much_to_remember(notebook: NotebookNode) -> None:
+    replace(notebook, "ends with its idea.", "ends with its idea. And with another.")
+
+
+def long_to_remember(notebook: NotebookNode) -> None:
+    replace(notebook, "ends with its idea.", f"ends with its idea{', and so on' * 20}.")
+
+
 def without_table(notebook: NotebookNode) -> None:
     replace(notebook, "|", "")
 
@@ -170,6 +190,10 @@ def replace(notebook: NotebookNode, old: str, new: str) -> None:
         (without_promise, "the promise"),
         (without_quick_run, "**Time**"),
         (without_summary, "## Summary"),
+        (without_remember, "section `First` does not end with a paragraph `**Remember**"),
+        (remember_first, "section `First` does not end with a paragraph `**Remember**"),
+        (much_to_remember, "section `First` has more to remember than one sentence"),
+        (long_to_remember, "section `First` has more to remember than one sentence"),
         (without_table, "has no table"),
         (without_expected, "no **Expected** value"),
         (without_hint, "has no hint"),
