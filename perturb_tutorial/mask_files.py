@@ -70,7 +70,7 @@ def wrong_form(content: Mapping[str, Any]) -> str | None:
     count, steps = len(grid), content["history.score"].shape[-1]
     shapes = {"grid": grid.shape} | dict.fromkeys(ROWS[1:], (count,))
     shapes |= {f"history.{name}": (count, steps) for name in HISTORY}
-    if (draws := content.get("draws")) is not None:
+    if (draws := content["draws"]) is not None:
         if draws.ndim != 4 or draws.shape[1] < 2:
             return f"draws: expected N×k×h×w with k of at least 2, got {'×'.join(map(str, draws.shape))}"
         shapes["draws"] = (count, draws.shape[1], *grid.shape[2:])
@@ -80,7 +80,7 @@ def wrong_form(content: Mapping[str, Any]) -> str | None:
             expected, got = ("×".join(map(str, sides)) for sides in (shape, value.shape))
             return f"{name}: expected {expected} of {dtype}, got {got} of {value.dtype}"
     for name in ("grid", "draws"):
-        value = content.get(name)
+        value = content[name]
         if value is not None and not bool(((value >= 0) & (value <= 1)).all()):  # nor NaN
             return f"{name}: expected values from 0 to 1"
     if bool((content["radius"] < 0).any()):

@@ -279,12 +279,14 @@ class Masks:
 
         Errors: ``ValueError`` for another file, a damaged one, or one of a later format.
         """
-        content = read_content(path)
+        content: Any = read_content(path)
         form = content["format"]
         older = form == OLDER[0] and "checksum" not in content
         try:
             if not older and content.pop("checksum", None) != checksum(content):
                 raise ValueError("it is damaged: its checksum is not that of its content")
+            if form in OLDER:
+                content["draws"] = None
             if form in OLDER[:2]:  # every image took all iterations
                 count, steps = content["history.score"].shape
                 content["iterations"] = torch.full((count,), steps)
@@ -297,7 +299,8 @@ class Masks:
                 layer=content["layer"],
                 history=History(*(content[f"history.{name}"] for name in HISTORY)),
                 **{name: content[name] for name in ROWS},
-                **{name: content.get(name) for name in (*MADE, "draws")},
+                **{name: content.get(name) for name in MADE},
+                draws=content["draws"],
             )
         except (KeyError, TypeError) as error:
             raise ValueError(

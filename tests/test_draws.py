@@ -62,7 +62,7 @@ def test_the_first_draw_is_the_mask_of_one_draw(
     torch.testing.assert_close(three.radius, one.radius, equal_nan=True)
     torch.testing.assert_close(three.history.score, one.history.score, atol=1e-5, rtol=0)
     assert torch.equal(three.iterations, one.iterations)
-    assert (three.draws[:, 1:] - one.grid).abs().flatten(1).amax(1).min() > 10 * ROUNDING
+    assert (three.draws[1, 1:] - one.grid[1]).abs().flatten(1).amax(1).min() > 100 * ROUNDING
 
 
 def test_a_draw_is_the_same_alone_in_other_batches_and_among_more_draws(
@@ -75,7 +75,8 @@ def test_a_draw_is_the_same_alone_in_other_batches_and_among_more_draws(
     torch.testing.assert_close(alone.draws[:, :3], masks.draws[1:2], atol=ROUNDING, rtol=0)
     other = pt.learn_masks(tiny, noise_images, [0, 1, 2], masks.settings, draws=3, seed=6)
     assert other.draws is not None
-    assert (other.draws - masks.draws).abs().flatten(2).amax(2).min() > 10 * ROUNDING
+    # The second image has evidence; the others' masks become empty from everywhere.
+    assert (other.draws - masks.draws)[1].abs().flatten(1).amax(1).min() > 100 * ROUNDING
 
 
 def test_the_mask_is_the_mean_and_its_score_is_measured(
