@@ -172,12 +172,29 @@ def test_the_start_by_gradients_takes_more_cells_or_fewer(
     tiny: pt.Network, noise_images: torch.Tensor
 ) -> None:
     settings = FAST.replace(iterations=0, initialization="gradient", jitter=1, game="preservation")
-    masks = pt.learn_masks(tiny, noise_images, [0, 1, 2], settings, draws=4, seed=2)
+    masks = pt.learn_masks(tiny, noise_images[1:2], 1, settings, draws=6, seed=2)
     assert masks.draws is not None
-    area = masks.draws.mean((2, 3))
-    for draw in range(1, 4):  # without jitter the order of the cells is the same
-        larger = draws.start_variation(2, draw)[0] > 1
-        assert ((area[:, draw] > area[:, 0]) == larger).all()
+    area = masks.draws[0].mean((1, 2))
+    larger = [draws.start_variation(2, draw)[0] > 1 for draw in range(1, 6)]
+    assert set(larger) == {True, False}
+    # Without jitter the order of the cells is the same.
+    assert (area[1:] > area[0]).tolist() == larger
+    assert (area[1:] < area[0]).tolist() == [not each for each in larger]
+
+
+@pytest.mark.parametrize("optimizer_name", ["adam", "averaged"])
+def test_draws_start_from_varied_discs(
+    tiny: pt.Network, noise_images: torch.Tensor, optimizer_name: str
+) -> None:
+    settings = FEW.replace(iterations=0, optimizer=optimizer_name)
+    masks = pt.learn_masks(tiny, noise_images[1:2], 1, settings, draws=3, seed=4)
+    found = pt.learn_masks(tiny, noise_images[1:2], 1, settings)
+    assert found.radius.isfinite().all()
+    start = InitialMasks(found.grid.expand(3, -1, -1, -1), found.radius.expand(3))
+    expected = draws.varied_starts(start, draws.Draws(4, (0, 1, 2)), settings, 32)
+    assert masks.draws is not None
+    torch.testing.assert_close(masks.draws[0], expected.grid[:, 0])
+    assert not torch.equal(masks.draws[0, 1], masks.draws[0, 0])
 
 
 def test_each_row_sees_the_window_of_its_draw(tiny: pt.Network, noise_images: torch.Tensor) -> None:
