@@ -112,10 +112,8 @@ def learn_masks(
     network, weights_of = score_to_learn(
         network, images, targets, score, relative_score, settings.score_scale
     )
-    before, count = (
-        0,
-        draws * len(images),
-    )  # rows in the part before, and in all: the draws of an image follow each other
+    count = draws * len(images)  # rows: the draws of an image, then those of the next
+    before = 0  # rows in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
         nonlocal before

@@ -289,7 +289,7 @@ class Masks:
                 content["draws"] = None
             if form in OLDER[:2]:  # every image took all iterations
                 count, steps = content["history.score"].shape
-                content["iterations"] = torch.full((count,), steps)
+                content["iterations"] = torch.full((count,), steps, device="cpu")
             settings = MaskSettings(**content["settings"])
             if wrong := wrong_form(content):
                 raise ValueError(wrong)
