@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from perturb_tutorial import __version__
 from perturb_tutorial.batches import check_batch_size
 from perturb_tutorial.canvas import Step
+from perturb_tutorial.draws import Draws
 from perturb_tutorial.initialization import (
     InitialMasks,
     disc_candidates,
@@ -167,6 +168,7 @@ class _LayerCanvas:
     ) -> None:
         self.network, self.place, self.images, self.weights = network, place, images, weights
         self.settings, self.seed, self.device = settings, seed, network.device
+        self.draws = Draws.first(seed, len(images))
         self.size, self.cells = (images.shape[-2], images.shape[-1]), place.size
 
     def _score(self, images: Tensor, mask: Tensor, weights: Tensor) -> Tensor:

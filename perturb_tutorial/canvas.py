@@ -6,6 +6,7 @@ softmax probability of an image's classes, or its log-odds (``objectives.class_s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from perturb_tutorial.draws import Draws, varied_starts
 from perturb_tutorial.initialization import LEVELS, InitialMasks, initial_masks
 from perturb_tutorial.masks import upsampling_matrices
 from perturb_tutorial.networks import Network
@@ -23,6 +25,8 @@ from perturb_tutorial.sizes import Size, sides
 
 Step = int | Tensor
 """The number of an iteration: an int, or a tensor of one integer on the device, which a recorded iteration reads."""
+Shifts = list[tuple[int, int]]
+"""The (dx, dy) of each iteration, image px."""
 
 
 class Canvas(Protocol):
@@ -30,6 +34,9 @@ class Canvas(Protocol):
 
     fixed_batch: ClassVar[bool]
     """Whether code is made for one number of images, and takes long for another."""
+
+    draws: Draws
+    """Which draw each image is, at the start."""
 
     @property
     def device(self) -> torch.device: ...
@@ -68,7 +75,7 @@ class ImageCanvas:
     """Masks on images: upsampled and softened; the image and its perturbed version are shifted under the mask.
 
     ``images``: N×C×H×W on the network's device. ``weights``: N×K, 1 for each target class. ``precision``: of the
-    network's two passes in an iteration.
+    network's two passes in an iteration. ``draws``: the number of the draw that each of the images is; None: 0, of all.
     """
 
     fixed_batch: ClassVar[bool] = False
@@ -83,16 +90,20 @@ class ImageCanvas:
         settings: MaskSettings,
         seed: int,
         precision: str = "float32",
+        draws: Sequence[int] | None = None,
     ) -> None:
         self.network, self.settings, self.seed, self.weights = network, settings, seed, weights
+        self.draws = Draws.first(seed, len(images)) if draws is None else Draws(seed, tuple(draws))
         self.device, self.images, self.precision = network.device, images, precision
         self.size = height, width = images.shape[-2], images.shape[-1]
         self.background = background_for(settings, images, color=network.mean_color, seed=seed)
         lengths, self.cells = settings.lengths(self.size), settings.grid_shape(self.size)
         self.up_rows, self.up_columns = upsampling_matrices(self.size, self.cells, lengths.mask_sigma, images)
         self.row_means, self.column_means = self.up_rows.sum(0) / height, self.up_columns.sum(0) / width
-        self.shifts = jitter_shifts(settings, self.size, seed)
-        self.windows = _Windows(self.shifts, self.size, lengths.jitter, self.device)
+        seeds = self.draws.seeds
+        shifts = {each: jitter_shifts(settings, self.size, each) for each in dict.fromkeys(seeds)}
+        sequences = [shifts[each] for each in (seeds if len(shifts) > 1 else shifts)]
+        self.windows = _Windows(sequences, self.size, lengths.jitter, self.device)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -146,11 +157,11 @@ class ImageCanvas:
         some.images, some.background, some.weights = (
             x[kept] for x in (self.images, self.background, self.weights)
         )
-        some.pictures = self.pictures[:, kept]
+        some.pictures, some.windows = self.pictures[:, kept], self.windows.rows(kept)
         return some
 
     def start(self, original_score: Tensor, perturbed_score: Tensor) -> InitialMasks:
-        return initial_masks(
+        start = initial_masks(
             self.network,
             self.images,
             self.background,
@@ -160,6 +171,7 @@ class ImageCanvas:
             perturbed_score=probability(perturbed_score, self.settings.score_scale),
             seed=self.seed,
         )
+        return varied_starts(start, self.draws, self.settings, self.size)
 
 
 class ExportedCanvas(ImageCanvas):
@@ -229,39 +241,54 @@ class _Joint(torch.autograd.Function):
 
 
 class _Windows:
-    """The part of padded pictures that lies under the mask in each iteration."""
+    """The part of padded pictures …×N×C×(H + reach − 1)×(W + reach − 1) that lies under each mask in an iteration.
 
-    def __init__(
-        self, shifts: list[tuple[int, int]], size: tuple[int, int], reach: int, device: torch.device
-    ) -> None:
+    ``shifts``: one sequence for all N images, or one for each.
+    """
+
+    def __init__(self, shifts: list[Shifts], size: tuple[int, int], reach: int, device: torch.device) -> None:
         self.shifts, self.size, self.reach, self.device = shifts, size, reach, device
 
     def __call__(self, pictures: Tensor, step: Step) -> Tensor:
-        """…×H×W from pictures …×(H + reach − 1)×(W + reach − 1)."""
+        """…×N×C×H×W."""
+        one = len(self.shifts) == 1
         if isinstance(step, int):
-            return shift(pictures, *self.shifts[step], self.size)
-        pixels = self._pixels.index_select(0, self._numbers.index_select(0, step))[0]
-        chosen = pictures.flatten(-2).index_select(-1, pixels)
+            if one:
+                return shift(pictures, *self.shifts[0][step], self.size)
+            parts = pictures.split(1, dim=-4)
+            moved = [
+                shift(part, *mine[step], self.size) for part, mine in zip(parts, self.shifts, strict=True)
+            ]
+            return torch.cat(moved, dim=-4)
+        pixels, flat = self._pixels + self._corners.index_select(1, step), pictures.flatten(-2)
+        if one:
+            chosen = flat.index_select(-1, pixels[0])
+        else:
+            chosen = flat.gather(-1, pixels[:, None].expand(*flat.shape[:-1], -1))
         return chosen.view(*pictures.shape[:-2], *self.size)
 
-    @cached_property
-    def _occurring(self) -> list[tuple[int, int]]:
-        return sorted(set(self.shifts))
+    def rows(self, kept: Tensor) -> _Windows:
+        """The same for some of the images, whose numbers are ``kept``."""
+        if len(self.shifts) == 1:
+            return self
+        return _Windows([self.shifts[row] for row in kept.tolist()], self.size, self.reach, self.device)
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """The numbers of the pixels in each window that occurs, one row a window."""
+        """The numbers of the pixels in the window at the upper left of a padded picture, H·W."""
         height, width = (side + self.reach - 1 for side in self.size)
-        numbers = torch.arange(height * width, device=self.device).view(1, height, width)
-        return torch.cat([shift(numbers, *pair, self.size).flatten(1) for pair in self._occurring])
+        numbers = torch.arange(height * width, device=self.device).view(height, width)
+        return numbers[: self.size[0], : self.size[1]].flatten()
 
     @cached_property
-    def _numbers(self) -> Tensor:
-        """The window of each iteration, as a row of ``_pixels``."""
-        return torch.tensor([self._occurring.index(pair) for pair in self.shifts], device=self.device)
+    def _corners(self) -> Tensor:
+        """The number of the first pixel of each window, one row a sequence."""
+        width, last = self.size[1] + self.reach - 1, self.reach - 1
+        corners = [[(last - dy) * width + last - dx for dx, dy in mine] for mine in self.shifts]
+        return torch.tensor(corners, device=self.device)
 
 
-def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> list[tuple[int, int]]:
+def jitter_shifts(settings: MaskSettings, size: Size, seed: int) -> Shifts:
     """The (dx, dy) of each iteration, whole image px uniform in 0 … τ − 1, for an input of ``size`` px."""
     reach = settings.lengths(size).jitter
     generator = torch.Generator(device="cpu").manual_seed(seed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class Request:
     """How every image is explained. ``target``: one class for all images, or None for each image's ``target_count``
     best.
 
-    ``mask_engine``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image. ``export``: kinds of further
-    files for other programs, of ``SUFFIXES`` in :mod:`perturb_tutorial.export`.
+    ``mask_engine``, ``draws``: of :func:`~perturb_tutorial.learn_masks`, for a mask on the image. ``export``: kinds of
+    further files for other programs, of ``SUFFIXES`` in :mod:`perturb_tutorial.export`.
     """
 
     network: Network
@@ -58,11 +58,14 @@ class Request:
     seed: int = 0
     mask_engine: str = "torch"
     export: tuple[str, ...] = ()
+    draws: int = 1
 
     def __post_init__(self) -> None:
         for name in ("target", "target_count", "method", "layer", "mask_engine"):
             object.__setattr__(self, name, plain_value(getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
+        if self.draws != 1 and (self.method != "mask" or self.layer is not None):
+            raise ValueError(f"draws: expected 1 but for masks on the image, got {self.draws!r}")
 
 
 @dataclass
@@ -146,6 +149,7 @@ class _Explained:
     image: Tensor
     masked: Tensor | None
     saliency: Tensor
+    agreement: Tensor | None
     entry: dict[str, Any]
 
     @property
@@ -182,6 +186,7 @@ class _Explained:
             masked=self.masked,
             score_masked=self.entry["score_masked"],
             method=self.entry["method"],
+            agreement=self.agreement,
         )
         picture, array = io.BytesIO(), io.BytesIO()
         figure.savefig(picture, format="png", dpi=120)
@@ -194,6 +199,17 @@ class _Explained:
         except OSError as error:
             return f"{output / files[0]} and what goes with it cannot be written ({error.strerror or error})"
         return None
+
+
+class _Maps(NamedTuple):
+    """What was found for N images: saliency N×H×W, an entry of each, and N images under the mask, N×C×H×W, and where
+    draws agree, N×1×H×W.
+    """
+
+    saliency: Tensor
+    numbers: list[dict[str, Any]]
+    masked: Tensor | None = None
+    agreement: Tensor | None = None
 
 
 def _offset(progress: Progress, start: int, count: int) -> Callable[[int, int], None]:
@@ -210,9 +226,9 @@ def _explain_batch(
         sets = best_targets(network, images, request.target_count)
     began = time.perf_counter()
     if request.method == "mask":
-        saliency, masked, numbers = _by_mask(images, sets, request, progress)
+        maps = _by_mask(images, sets, request, progress)
     else:
-        saliency, masked, numbers = _by_comparison(images, sets, request)
+        maps = _by_comparison(images, sets, request)
     seconds = (time.perf_counter() - began) / len(images)
     for row, classes in enumerate(sets):
         entry: dict[str, Any] = {
@@ -221,15 +237,16 @@ def _explain_batch(
             "network": network.name,
             "layer": request.layer,
             "precision": "float32",
-            **numbers[row],
+            **maps.numbers[row],
             "seconds": round(seconds, 3),
         }
-        yield _Explained(images[row], None if masked is None else masked[row], saliency[row], entry)
+        masked, agreement = (None if each is None else each[row] for each in (maps.masked, maps.agreement))
+        yield _Explained(images[row], masked, maps.saliency[row], agreement, entry)
 
 
 def _by_mask(
     images: Tensor, sets: list[list[int]], request: Request, progress: Callable[[int, int], None] | None
-) -> tuple[Tensor, Tensor | None, list[dict[str, Any]]]:
+) -> _Maps:
     if request.layer is None:
         settings, masks, masked = request.settings, *_image_masks(images, sets, request, progress)
     else:
@@ -253,10 +270,12 @@ def _by_mask(
             "area": float(masks.area[row]),
             "converged": bool(masks.converged[row]),
             "iterations": int(masks.iterations[row]),
+            "draws": masks.draw_count,
         }
         for row in range(len(images))
     ]
-    return masks.saliency[:, 0], masked, numbers
+    agreement = None if masks.draws is None else masks.agreement
+    return _Maps(masks.saliency[:, 0], numbers, masked, agreement)
 
 
 def _finite(value: Tensor) -> float | None:
@@ -272,16 +291,15 @@ def _image_masks(
     from perturb_tutorial.optimizer import learn_masks
 
     network, settings, seed = request.network, request.settings, request.seed
+    engine, draws = request.mask_engine, request.draws
     masks = learn_masks(
-        network, images, sets, settings, seed=seed, engine=request.mask_engine, progress=progress
+        network, images, sets, settings, draws=draws, seed=seed, engine=engine, progress=progress
     )
     background = background_for(settings, images, color=network.mean_color, seed=seed)
     return masks, perturb(images, background, masks.mask)
 
 
-def _by_comparison(
-    images: Tensor, sets: list[list[int]], request: Request
-) -> tuple[Tensor, Tensor | None, list[dict[str, Any]]]:
+def _by_comparison(images: Tensor, sets: list[list[int]], request: Request) -> _Maps:
     from perturb_tutorial.baselines import saliency
 
     network = request.network
@@ -290,21 +308,8 @@ def _by_comparison(
     with torch.inference_mode():
         weights = class_weights(sets, network.class_count).to(network.device)
         scores = target_score(network.logits(images), weights).tolist()
-    absent = dict.fromkeys(
-        (
-            "game",
-            "settings",
-            "seed",
-            "engine",
-            "precision",
-            "score_original",
-            "score_perturbed",
-            "score_masked",
-            "area",
-            "converged",
-            "iterations",
-        )
-    )
+    scores_alone = "score_original score_perturbed score_masked area converged iterations draws"
+    absent = dict.fromkeys(f"game settings seed engine precision {scores_alone}".split())
     seeded = request.seed if request.method == "variable_occlusion" else None
     numbers = [{**absent, "seed": seeded, "score_original": score} for score in scores]
-    return heat[:, 0], None, numbers
+    return _Maps(heat[:, 0], numbers)

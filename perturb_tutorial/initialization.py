@@ -198,6 +198,7 @@ def evidence_masks(
     perturbed: Tensor,
     cells: tuple[int, int],
     settings: MaskSettings,
+    factors: Tensor | None = None,
 ) -> InitialMasks:
     """The start "gradient": the smallest set of cells, in the order of the evidence, that nearly does the job.
 
@@ -208,6 +209,7 @@ def evidence_masks(
         perturbed: p∞, N values.
         cells: (h, w).
         settings: of the masks; they say which game it is, and how large a cell is.
+        factors: N numbers by which the number of cells is larger in the end than the one that was found; None: 1.
     """
     shape = (len(original), 1, *cells)
     evidence = torch.zeros(shape, dtype=torch.float32, device=original.device)
@@ -218,17 +220,20 @@ def evidence_masks(
     count = math.prod(cells)
     sizes = torch.tensor([round(count * share) for share in EVIDENCE_SHARES], device=original.device)
 
-    def grids(chosen: Tensor) -> Tensor:
-        inside = (rank < sizes[chosen].view(-1, 1, 1, 1)).to(torch.float32)
+    def grids(counts: Tensor) -> Tensor:
+        inside = (rank < counts.view(-1, 1, 1, 1)).to(torch.float32)
         return settings.rules.disc(blur(inside, INITIAL_DISC_SIGMA / settings.mask_scale)).clamp(0, 1)
 
     low = torch.full((len(original),), -1, device=original.device)
     high = torch.full_like(low, len(sizes) - 1)  # all cells, whether or not they suffice
     while int((high - low).max()) > 1:
         middle = ((low + high) // 2).clamp(min=0)
-        fits = settings.rules.mostly_suffices(normalized_score(masked(grids(middle)), original, perturbed))
+        fits = settings.rules.mostly_suffices(
+            normalized_score(masked(grids(sizes[middle])), original, perturbed)
+        )
         high, low = torch.where(fits, middle, high), torch.where(fits, low, middle)
-    return InitialMasks(grids(high), torch.full_like(original, torch.nan).cpu())
+    found = sizes[high] if factors is None else (sizes[high] * factors.to(original)).round()
+    return InitialMasks(grids(found), torch.full_like(original, torch.nan).cpu())
 
 
 def smallest_discs(

@@ -104,7 +104,8 @@ def _start(canvas: Canvas, original: Tensor, perturbed: Tensor, settings: MaskSe
             return probability(canvas.masked(grid), settings.score_scale).clone()
 
     p_original, p_perturbed = (probability(score, settings.score_scale) for score in (original, perturbed))
-    return evidence_masks(gradient, masked, p_original, p_perturbed, canvas.cells, settings)
+    factors = canvas.draws.factors
+    return evidence_masks(gradient, masked, p_original, p_perturbed, canvas.cells, settings, factors)
 
 
 class _Batch:

@@ -119,13 +119,16 @@ def discs(size: Size, radii: Tensor, centers: Tensor | None = None) -> Tensor:
     return (squared < radii[:, None, None] ** 2).to(torch.float32)[:, None]
 
 
-def disc_grids(size: Size, cells: int | tuple[int, int], radii: Tensor) -> Tensor:
-    """Softened, centered discs on the grid, R×1×h×w, 1 inside (§2).
+def disc_grids(
+    size: Size, cells: int | tuple[int, int], radii: Tensor, centers: Tensor | None = None
+) -> Tensor:
+    """Softened discs on the grid, R×1×h×w, 1 inside (§2).
 
     ``cells``: (h, w), or the side of a square grid. ``radii`` in image px of an input of ``size`` px, a side or
-    (height, width). The disc is blurred by σ = 10 px (of 224) and then averaged over each mask px.
+    (height, width). ``centers``: as in :func:`discs`. The disc is blurred by σ = 10 px (of 224) and then averaged over
+    each mask px.
     """
-    soft = blur(discs(size, radii), scaled(INITIAL_DISC_SIGMA, size))
+    soft = blur(discs(size, radii, centers), scaled(INITIAL_DISC_SIGMA, size))
     return torch.nn.functional.adaptive_avg_pool2d(soft, cells)
 
 

@@ -6,7 +6,8 @@ For each image x and set of classes C it minimizes over the grid m ∈ [0, 1]^(h
     deletion  min λ₁ ‖1 − m‖₁ + λ₂ TV_β(m) + E_τ Σ_{c∈C} f_c(Φ(x(· − τ); M))      (eq. 6; eq. 2)
 
 The loss of a batch is the sum over its images, so each has the gradient it would have alone; the shifts are
-one sequence a seed, the same for every image. The network is frozen: the only gradient is the mask's.
+one sequence a seed, the same for every image; of several draws (module ``draws``) each has its own. The network is
+frozen: the only gradient is the mask's.
 
 The loop itself is module ``loop``, a step of it module ``steps``: other settings, such as those of
 :meth:`MaskSettings.fast`, step otherwise and let each image end when it is done.
@@ -23,8 +24,10 @@ import torch
 from torch import Tensor
 
 from perturb_tutorial import __version__
+from perturb_tutorial._outside import check_whole
 from perturb_tutorial.batches import check_batch_size, in_batches, usual_batch_size
-from perturb_tutorial.canvas import CANVASES
+from perturb_tutorial.canvas import CANVASES, ImageCanvas
+from perturb_tutorial.draws import draw_numbers, mean_of_draws
 from perturb_tutorial.fastest import Choice, fastest_engine
 from perturb_tutorial.loop import Report, learn_on
 from perturb_tutorial.networks import Network, pick_device
@@ -33,11 +36,13 @@ from perturb_tutorial.networks.batch_invariance import batch_invariant
 from perturb_tutorial.networks.scored import Score, scored_network
 from perturb_tutorial.objectives import class_weights, mask_sets
 from perturb_tutorial.results import Masks
-from perturb_tutorial.settings import AUTO, PRECISIONS, MaskSettings, check_seed
+from perturb_tutorial.settings import AUTO, MOST_DRAWS, PRECISIONS, MaskSettings, check_seed
 
 Progress = Callable[[int, int], object]
 """Called as (iterations done, iterations in all), summed over the images, of which one that ended sooner counts as if
 it had done them all; False ends the run."""
+WeightsOf = Callable[[list[int], Tensor], Tensor]
+"""From the numbers of n images and their pixels to the weights of their logits, n×K."""
 
 
 def learn_masks(
@@ -46,6 +51,7 @@ def learn_masks(
     targets: Any,
     settings: MaskSettings | None = None,
     *,
+    draws: int = 1,
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "torch",
@@ -61,6 +67,9 @@ def learn_masks(
         images: N×C×H×W in [0, 1], of ``network.channels`` and ``network.input_size``.
         targets: a class index, N indices, or N sets of indices whose scores are summed (eq. 2); None with ``score``.
         settings: None is :class:`MaskSettings` as it comes.
+        draws: masks learned for each image, 1 to 64, from other jitters and starts (module ``draws``), to show how
+            sure the answer is; the result is their mean, and ``masks.agreement`` and ``masks.spread`` tell how they
+            differ. They cost what so many images cost, and share batches with them.
         seed: fixes jitter, noise and random starts; the same seed gives the same mask, alone or in a batch (within
             float rounding).
         device: None is the network's.
@@ -83,7 +92,7 @@ def learn_masks(
 
     Returns:
         :class:`Masks` on the images' device. Where ``progress`` ended the run, they are the masks so far, of the first
-        images, as many as had been begun; ``masks.iterations`` has how far each is.
+        images, as many as had been begun, with all their draws; ``masks.iterations`` has how far each is.
 
     Raises:
         ValueError: for arguments of the wrong form, or a network that the engine cannot run.
@@ -98,11 +107,11 @@ def learn_masks(
     """
     settings, seed = settings or MaskSettings(), check_seed(seed)
     _check_engine(engine, precision)
-    batch_size = check_batch_size(batch_size)
+    batch_size, draws = check_batch_size(batch_size), check_whole("draws", draws, 1, MOST_DRAWS)
     _check_arguments(network, images)
     network = network if device is None else network.to(pick_device(device))
     engine, precision = _chosen(
-        engine, precision, network, settings, len(images), own_score=score is not None
+        engine, precision, network, settings, draws * len(images), own_score=score is not None
     )
     kind = CANVASES[engine]
     if score is not None and not kind.own_scores:
@@ -110,25 +119,57 @@ def learn_masks(
     network, weights_of = score_to_learn(
         network, images, targets, score, relative_score, settings.score_scale
     )
-    before = 0  # images in the part before
+    count = draws * len(images)  # rows: the draws of an image, then those of the next
+    before = 0  # rows in the part before
 
     def learn(start: int, stop: int, report: Report) -> Masks:
         nonlocal before
         rows = list(range(start, stop))
-        if kind.fixed_batch and stop == len(images):  # the last part is filled up to the size of the others
+        if kind.fixed_batch and stop == count:  # the last part is filled up to the size of the others
             rows += [stop - 1] * (before - len(rows))
         before = len(rows)
-        pixels = images[rows].to(network.device, torch.float32)
-        weights = weights_of(rows, pixels)
+        numbers, drawn = draw_numbers(rows, draws)
+        pixels = images[numbers].to(network.device, torch.float32)
+        weights = weights_of(numbers, pixels)
         # Before its layers are padded, since this may export the network.
-        canvas = kind(network, pixels, weights, settings, seed, precision)
+        canvas = kind(network, pixels, weights, settings, seed, precision, drawn)
         with batch_invariant(network.folded, off=kind.fixed_batch):
             return learn_on(canvas, settings, report, precision)[: stop - start].to(images.device)
 
-    masks = learn_in_batches(learn, len(images), settings.iterations, network.device, batch_size, progress)
+    masks = learn_in_batches(learn, count, settings.iterations, network.device, batch_size, progress)
+    if draws > 1:
+
+        def masked(grid: Tensor) -> Tensor:
+            return _scores_under(grid, network, images, weights_of, settings, seed, batch_size)
+
+        masks = mean_of_draws(masks, draws, masked)
     if score is None:
         warn_of_empty(masks)
     return replace(masks, seed=seed, engine=engine, precision=precision, version=__version__)
+
+
+def _scores_under(
+    grid: Tensor,
+    network: Network,
+    images: Tensor,
+    weights_of: WeightsOf,
+    settings: MaskSettings,
+    seed: int,
+    batch_size: int | None,
+) -> Tensor:
+    """The score of each of the first images under its mask, without jitter, in float32."""
+    scores = torch.empty(len(grid), dtype=torch.float32, device=grid.device)
+
+    def read(start: int, stop: int) -> None:
+        numbers = list(range(start, stop))
+        pixels = images[numbers].to(network.device, torch.float32)
+        with torch.inference_mode(False), arithmetic(network.device), torch.no_grad():
+            canvas = ImageCanvas(network, pixels, weights_of(numbers, pixels), settings, seed)
+            with batch_invariant(network.folded):
+                scores[start:stop] = canvas.masked(grid[start:stop].to(network.device)).to(scores)
+
+    in_batches(len(grid), batch_size or usual_batch_size(network.device), read)
+    return scores
 
 
 def warn_of_empty(masks: Masks) -> None:
@@ -173,7 +214,7 @@ def _check_arguments(network: Network, images: Tensor) -> None:
 
 def score_to_learn(
     network: Network, images: Tensor, targets: Any, score: Score | None, relative: bool, scale: str
-) -> tuple[Network, Callable[[list[int], Tensor], Tensor]]:
+) -> tuple[Network, WeightsOf]:
     """What a mask's score is read from: the network, and the weights of its logits for rows of ``images``.
 
     The function takes the rows' numbers and their pixels on the network's device. ``scale``: the settings'

@@ -120,8 +120,10 @@ def explanation(
     masked: Tensor | Array | None = None,
     score_masked: float | None = None,
     method: str = "mask",
+    agreement: Tensor | Array | None = None,
 ) -> Figure:
-    """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it.
+    """One image explained: the photograph, what the mask leaves of it (if given), and the saliency over it; with
+    ``agreement`` also where several draws of the mask agree.
 
     Args:
         image: the photograph, C×H×W in [0, 1].
@@ -131,6 +133,7 @@ def explanation(
         masked: the image under the mask, C×H×W in [0, 1].
         score_masked: of the image under the mask, shown under it.
         method: the method behind the saliency; it decides how the map is normalized.
+        agreement: H×W or 1×H×W in [0, 1], ``Masks.agreement``.
     """
     pictures, labels = [as_picture(image)], [_with_score(target, score_original)]
     if masked is not None:
@@ -138,6 +141,9 @@ def explanation(
         labels.append(_with_score("under the mask", score_masked))
     pictures.append(overlay(image, normalized(saliency, method=method) if method != "mask" else saliency))
     labels.append(f"saliency by {method.replace('_', ' ')}")
+    if agreement is not None:
+        pictures.append(overlay(image, agreement))
+        labels.append("share of draws that agree")
     return panels(pictures, labels)
 
 

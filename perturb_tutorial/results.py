@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import operator
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +15,10 @@ from torch import Tensor
 
 from perturb_tutorial._outside import printable_errors
 from perturb_tutorial.files import whole_file
-from perturb_tutorial.mask_files import FORMAT, HISTORY, MADE, OLDER, ROWS, checksum, wrong_form
+from perturb_tutorial.mask_files import FORMAT, HISTORY, MADE, OLDER, ROWS, checksum, read_content, wrong_form
 from perturb_tutorial.masks import upsample
 from perturb_tutorial.objectives import objective, scaled_score
-from perturb_tutorial.reading import read_bytes
 from perturb_tutorial.settings import MaskSettings
-
-LARGEST = 4_000
-"""MB of the largest file that is read."""
 
 EARLY = 5
 """Iterations over which two runs of one optimization stay together, whatever rounds differently in them."""
@@ -45,8 +40,8 @@ def _equal(first: object, second: object) -> bool:
     """Whether two records hold the same numbers, wherever they lie; NaN, the radius without a disc, is like NaN."""
 
     def same(one: Any, other: Any) -> bool:
-        if not isinstance(one, Tensor):
-            return bool(one == other)
+        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+            return one is other or bool(type(one) is type(other) and one == other)
         one, other = one.detach().cpu(), other.detach().cpu()
         return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
@@ -85,6 +80,10 @@ class Masks:
     ``precision`` and ``version`` (of the package): what else it takes to learn them again, None where it is not known
     or differs between the rows. ``==`` compares all of it; :meth:`agrees_with` asks for the same run.
 
+    ``draws``: N×k×h×w, the grids of k draws (``learn_masks(…, draws=k)``), None with one. Then ``grid`` is their mean
+    and ``score_masked`` that mean's score; ``converged`` where the mean and each draw are; ``radius``, ``iterations``
+    and ``history`` are those of draw 0, whose mask is that of a run of one draw.
+
     Examples:
         >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
         >>> network = pt.Network(module, input_size=32, device="cpu")
@@ -108,6 +107,7 @@ class Masks:
     engine: str | None = None
     precision: str | None = None
     version: str | None = None
+    draws: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -136,6 +136,30 @@ class Masks:
         """N×1×h×w in [0, 1], ``grid`` turned so that it is high where the evidence is; it saturates at exactly 1."""
         return self.settings.rules.salient(self.grid)
 
+    @property
+    def draw_count(self) -> int:
+        """Of how many draws each mask is the mean."""
+        return 1 if self.draws is None else self.draws.shape[1]
+
+    @property
+    def agreement(self) -> Tensor:
+        """N×1×H×W: at each pixel the share of the draws whose saliency is above 0.5 there."""
+        salient = [(saliency > 0.5).to(torch.float32) for saliency in self._saliency_of_draws()]
+        return torch.stack(salient).mean(0)
+
+    @property
+    def spread(self) -> Tensor:
+        """N×1×H×W: at each pixel the standard deviation of the saliency over the draws, with k − 1."""
+        return torch.stack(list(self._saliency_of_draws())).std(0)
+
+    def _saliency_of_draws(self) -> Iterator[Tensor]:
+        if self.draws is None:
+            raise ValueError(
+                "masks: expected several draws of each, got one; learn_masks(…, draws=8) makes them"
+            )
+        grids = self.settings.rules.salient(self.draws).split(1, dim=1)
+        return map(self._at_input_size, grids)
+
     def _at_input_size(self, grid: Tensor) -> Tensor:
         return upsample(grid, self.size, self.settings.lengths(self.size).mask_sigma).clamp(0, 1)
 
@@ -161,9 +185,9 @@ class Masks:
         Rounding differs between processors, numbers of threads and batches, and 300 steps of Adam make much of it: two
         runs may end in different masks, of which neither is the better. So the first 5 iterations have to agree closely
         in score, area and TV, and the ends in what was minimized, the objective of ``grid`` (eq. 6), to 0.02. Every
-        row has to; runs of another number of images, iterations or cells do not.
+        row has to; runs of another number of images, draws, iterations or cells do not.
         """
-        shapes = [(m.grid.shape, m.size, m.history.score.shape) for m in (self, other)]
+        shapes = [(m.grid.shape, m.size, m.history.score.shape, m.draw_count) for m in (self, other)]
         if shapes[0] != shapes[1]:
             return False
         early = min([EARLY, *self.iterations.tolist(), *other.iterations.tolist()])
@@ -204,14 +228,16 @@ class Masks:
 
     def _each(self, change: Any) -> Masks:
         history = History(*(change(getattr(self.history, name)) for name in HISTORY))
-        return replace(self, history=history, **{name: change(getattr(self, name)) for name in ROWS})
+        draws = None if self.draws is None else change(self.draws)
+        rows = {name: change(getattr(self, name)) for name in ROWS}
+        return replace(self, history=history, draws=draws, **rows)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
-        """Parts of equal settings, size and layer as one."""
+        """Parts of equal settings, size, layer and number of draws as one."""
         if not parts:
             raise ValueError("parts: expected at least one Masks, got none")
-        for name in ("size", "layer", "settings"):
+        for name in ("size", "layer", "settings", "draw_count"):
             first, *others = (getattr(part, name) for part in parts)
             for other in others:
                 if other != first:
@@ -222,6 +248,8 @@ class Masks:
         common: dict[str, Any] = {
             name: values.pop() if len(values) == 1 else None for name, values in made.items()
         }
+        draws = [part.draws for part in parts if part.draws is not None]
+        common["draws"] = torch.cat(draws) if draws else None
         return replace(parts[0], history=history, **rows, **common)
 
     def save(self, path: str | Path) -> None:
@@ -234,6 +262,7 @@ class Masks:
             "size": list(self.size),
             "settings": self.settings.to_dict(),
             "layer": self.layer,
+            "draws": None,
             **{name: getattr(self, name) for name in MADE},
             # A copy of its own: a part of a tensor would be saved with the whole.
             **{name: value.detach().cpu().contiguous().clone() for name, value in self._tensors().items()},
@@ -247,7 +276,8 @@ class Masks:
 
     def _tensors(self) -> dict[str, Tensor]:
         history = {f"history.{name}": getattr(self.history, name) for name in HISTORY}
-        return {name: getattr(self, name) for name in ROWS} | history
+        rows = {name: getattr(self, name) for name in ROWS} | history
+        return rows if self.draws is None else rows | {"draws": self.draws}
 
     @classmethod
     @printable_errors
@@ -256,26 +286,17 @@ class Masks:
 
         Errors: ``ValueError`` for another file, a damaged one, or one of a later format.
         """
-        try:
-            read = io.BytesIO(read_bytes(path, LARGEST))
-        except OSError as error:
-            raise ValueError(f"masks: {path} cannot be read ({error.strerror})") from error
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # whatever a damaged file makes torch say
-                content = torch.load(read, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises what the pickle and zip readers raise
-            raise ValueError(f"masks: {path} is damaged, or not a file that Masks.save wrote") from error
-        form = content.get("format") if isinstance(content, dict) else None
-        if form not in (FORMAT, *OLDER):
-            raise ValueError(f"masks: {path} is not a file that Masks.save wrote ({FORMAT}, or one before)")
+        content: Any = read_content(path)
+        form = content["format"]
         older = form == OLDER[0] and "checksum" not in content
         try:
             if not older and content.pop("checksum", None) != checksum(content):
                 raise ValueError("it is damaged: its checksum is not that of its content")
-            if form in OLDER:  # every image took all iterations
+            if form in OLDER:
+                content["draws"] = None
+            if form in OLDER[:2]:  # every image took all iterations
                 count, steps = content["history.score"].shape
-                content["iterations"] = torch.full((count,), steps)
+                content["iterations"] = torch.full((count,), steps, device="cpu")
             settings = MaskSettings(**content["settings"])
             if wrong := wrong_form(content):
                 raise ValueError(wrong)
@@ -286,6 +307,7 @@ class Masks:
                 history=History(*(content[f"history.{name}"] for name in HISTORY)),
                 **{name: content[name] for name in ROWS},
                 **{name: content.get(name) for name in MADE},
+                draws=content["draws"],
             )
         except (KeyError, TypeError) as error:
             raise ValueError(

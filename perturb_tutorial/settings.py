@@ -25,6 +25,8 @@ AUTO = "auto"
 """The engine that is fastest for a network on this machine (module ``fastest``)."""
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Of the network's two passes in an iteration. tf32 is of NVIDIA's GPUs; elsewhere it is float32."""
+MOST_DRAWS = 64
+"""Of one image (module ``draws``)."""
 PERTURBATIONS = ("blur", "constant", "noise")
 INITIALIZATIONS = ("disc", "random", "half", "zeros", "ones", "gradient")
 """The paper's, four rivals, and that of :meth:`MaskSettings.fast`."""

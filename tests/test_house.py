@@ -37,7 +37,7 @@ ORDER = (
     },
     {"image_files", "images", "perturbations", "objectives", "mask_files", "results", "result_file"},
     {"networks"},
-    {"engines", "initialization"},
+    {"engines", "initialization", "draws"},
     {"canvas", "steps"},
     {"loop"},
     {"fastest"},
@@ -50,7 +50,7 @@ ORDER = (
 )
 METHOD = {
     "settings", "games", "sizes", "images", "image_files", "files", "reading", "sealed", "result_file",
-    "masks", "perturbations", "objectives", "initialization", "canvas", "steps", "loop", "fastest",
+    "masks", "perturbations", "objectives", "initialization", "draws", "canvas", "steps", "loop", "fastest",
     "batches", "optimizer", "activations", "mask_files", "results", "plotting", "export", "explain", "adapters",
 }  # fmt: skip
 AROUND = {"__init__", "__main__", "_forks", "_outside", "_words"}

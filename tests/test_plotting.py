@@ -56,7 +56,11 @@ def test_explanation_has_a_panel_for_each_thing_given(image):
     three = plotting.explanation(
         image, heat, target="cat", score_original=0.5, masked=image, score_masked=0.125
     )
-    assert [len(figure.axes) for figure in (two, three)] == [2, 3]
+    four = plotting.explanation(image, heat, target="cat", masked=image, agreement=torch.ones(1, 20, 30))
+    assert [len(figure.axes) for figure in (two, three, four)] == [2, 3, 4]
+    assert four.axes[3].get_xlabel() == "share of draws that agree"
+    shown = four.axes[3].images[0].get_array()
+    np.testing.assert_allclose(shown, plotting.overlay(image, np.ones((20, 30))), atol=1e-6)
     assert [axis.get_xlabel() for axis in three.axes] == [
         "cat: score 0.500",
         "under the mask: score 0.125",

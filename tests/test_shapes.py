@@ -221,7 +221,8 @@ def test_each_channel_is_perturbed_alone(kind, channels):
 def test_the_windows_and_the_area_of_a_rectangle():
     settings = pt.MaskSettings(iterations=12, jitter=40)
     canvas = ImageCanvas(shaped(channels=4), smooth(channels=4), torch.ones(2, 5), settings, seed=0)
-    assert len(set(canvas.shifts)) > 6
+    (shifts,) = canvas.windows.shifts
+    assert len(set(shifts)) > 6
     for step in range(12):  # by its number, and by a tensor as in a recorded iteration
         window = canvas.windows(canvas.pictures, step)
         assert window.shape == (2, 2, 4, *SHAPE)

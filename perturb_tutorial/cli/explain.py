@@ -22,7 +22,7 @@ from perturb_tutorial.cli.options import (
     say,
     unwritable,
 )
-from perturb_tutorial.settings import AUTO, MaskSettings, find_preset
+from perturb_tutorial.settings import AUTO, MOST_DRAWS, MaskSettings, find_preset
 
 if TYPE_CHECKING:
     from perturb_tutorial.explain import Request
@@ -63,6 +63,14 @@ if TYPE_CHECKING:
 @options.together(options.preset, options.paper, options.settings)
 @options.together(options.seed, options.device, options.mask_engine(AUTO))
 @click.option(
+    "--draws",
+    type=click.IntRange(1, MOST_DRAWS),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Masks of each photograph, by other jitters and starts: their mean, and where they agree.",
+)
+@click.option(
     "--export",
     type=click.Choice(["png", "polygon", "rle"]),
     multiple=True,
@@ -84,6 +92,7 @@ def explain(
     seed: int,
     device: str,
     mask_engine: str,
+    draws: int,
     export: tuple[str, ...],
     output: Path,
 ) -> int:
@@ -96,6 +105,8 @@ def explain(
         raise click.UsageError(
             f"--mask-engine {mask_engine} is for masks on the photograph; leave it out here"
         )
+    if draws > 1 and (method != "mask" or layer is not None):
+        raise click.UsageError(f"--draws {draws} is for masks on the photograph; leave it out here")
     if paper and method != "mask":
         raise click.UsageError("--paper is for the method mask; leave it out here")
     with mistake("--sample"):
@@ -113,9 +124,9 @@ def explain(
     from perturb_tutorial.explain import Request
 
     if mask_engine == AUTO and method == "mask" and layer is None:
-        _announce_measurement(network, settings, len(images) + len(samples_))
+        _announce_measurement(network, settings, len(images) + len(samples_), draws)
     count, kinds = find_preset(preset).target_count, tuple(dict.fromkeys(export))
-    request = Request(network, settings, chosen, count, method, layer, seed, mask_engine, kinds)
+    request = Request(network, settings, chosen, count, method, layer, seed, mask_engine, kinds, draws)
     names = [name or "''" for name in images] + list(samples_)
     return _run(request, [*map(Path, images), *sample_paths], names, output)
 
@@ -162,12 +173,12 @@ def _check_method(network: Network, method: str, layer: str | None) -> str | Non
         return None if layer is None else resolve_layer(network, layer)
 
 
-def _announce_measurement(network: Network, settings: MaskSettings, count: int) -> None:
+def _announce_measurement(network: Network, settings: MaskSettings, count: int, draws: int) -> None:
     """A line before the seconds in which nothing else is seen."""
     from perturb_tutorial.explain import IMAGES_AT_ONCE
     from perturb_tutorial.fastest import known_engine
 
-    if known_engine(network, settings, min(count, IMAGES_AT_ONCE)) is None:
+    if known_engine(network, settings, draws * min(count, IMAGES_AT_ONCE)) is None:
         say(
             f"finding the fastest engine for {network.name} on this machine, once; --mask-engine torch starts at once",
             err=True,

@@ -26,7 +26,7 @@ from perturb_tutorial.explain import Request, explain_files, unique_stems
 
 KEYS = {
     "image", "target", "method", "network", "game", "settings", "seed", "score_original", "score_perturbed",
-    "score_masked", "area", "converged", "iterations", "seconds", "layer", "engine", "precision",
+    "score_masked", "area", "converged", "iterations", "seconds", "layer", "engine", "precision", "draws",
 }  # fmt: skip
 
 
@@ -172,6 +172,46 @@ def test_paper_optimizes_as_the_paper_did(tmp_path, quick, capsys):
     capsys.readouterr()
     assert cli.run([*line, "--paper", "--method", "grad_cam"]) == 2
     assert "--paper is for the method mask" in capsys.readouterr().err
+
+
+def test_draws_are_averaged_and_their_agreement_is_drawn(tmp_path, quick, capsys):
+    line = [
+        "explain",
+        "--sample",
+        "chelsea",
+        "--sample",
+        "coffee",
+        "--settings",
+        quick,
+        "--mask-engine",
+        "torch",
+    ]
+    widths = {}
+    for count in (1, 3):
+        folder = tmp_path / str(count)
+        assert cli.run([*line, "--draws", str(count), "--output", str(folder)]) == 0
+        assert [entry["draws"] for entry in results(folder)] == [count, count]
+        assert all(set(entry) == KEYS for entry in results(folder))
+        widths[count] = Image.open(folder / "chelsea.png").width
+    assert widths[3] == pytest.approx(widths[1] * 4 / 3, abs=3), "one panel more"
+    assert results(tmp_path / "3")[0]["score_masked"] != results(tmp_path / "1")[0]["score_masked"]
+    network = pt.load_network("efficientnet_lite0", device="cpu")
+    images = pt.load_samples(names=["chelsea", "coffee"]).images
+    settings = pt.MaskSettings().fast().replace(iterations=3)
+    masks = pt.learn_masks(network, images, pt.top_classes(network, images, k=1), settings, draws=3)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "3" / "coffee.npy"), masks.saliency[1, 0].numpy(), atol=1e-4
+    )
+    capsys.readouterr()
+    for more in (["--method", "grad_cam"], ["--layer", "_blocks.10"]):
+        assert cli.run([*line, *more, "--draws", "2", "--output", str(tmp_path / "no")]) == 2
+        assert "--draws 2 is for masks on the photograph; leave it out here" in capsys.readouterr().err
+    for count in ("0", "65", "x"):
+        assert cli.run([*line, "--draws", count, "--output", str(tmp_path / "no")]) == 2
+        assert "--draws" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ValueError, match="draws: expected 1 but for masks on the image, got 2"):
+        Request(network, settings, method="grad_cam", draws=2)
 
 
 def test_the_onnx_engine_is_used_where_it_is_asked_for(tmp_path, quick, monkeypatch, capsys):
