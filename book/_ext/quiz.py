@@ -173,7 +173,7 @@ def fieldset(asked: Question, name: str) -> Iterator[nodes.Node]:
     for position, answer in enumerate(asked.answers):
         yield raw(f"<li{attributes(answer, position, asked.of_number)}><strong>")
         yield from inline(title(answer, asked.of_number))
-        yield raw(f"</strong> <em>{'Right.' if answer.right else 'Wrong.'}</em> <span class=\"quiz-why\">")
+        yield raw(f'</strong> <em>{"Right." if answer.right else "Wrong."}</em> <span class="quiz-why">')
         yield from inline(answer.why)
         yield raw("</span></li>")
     yield raw("</ul></details></fieldset>")

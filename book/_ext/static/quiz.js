@@ -80,4 +80,5 @@ function prepare(quiz) {
   });
 }
 
-for (const quiz of document.querySelectorAll("fieldset.quiz")) prepare(/** @type {HTMLFieldSetElement} */ (quiz));
+for (const quiz of document.querySelectorAll("fieldset.quiz"))
+  prepare(/** @type {HTMLFieldSetElement} */ (quiz));
