@@ -192,7 +192,9 @@ def attributes(answer: Answer, position: int, of_number: bool) -> str:
 def title(answer: Answer, of_number: bool) -> str:
     if not of_number:
         return answer.text
-    return "Any other number" if answer.number is None else f"{answer.number:.8f}".rstrip("0").rstrip(".")
+    if answer.number is None:
+        return "Any other number"
+    return f"{answer.number:.8f}".rstrip("0").rstrip(".").replace("-", "−")
 
 
 def inline(text: str) -> Iterator[nodes.Node]:
