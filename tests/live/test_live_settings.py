@@ -16,6 +16,7 @@ import perturb_tutorial as pt
 from perturb_tutorial.settings import PRESETS
 
 FRONT = ROOT / "book" / "front"
+EXTENSIONS = ROOT / "book" / "_ext"
 VENDORED = ROOT / "tests" / "browser" / "_vendor"
 
 
@@ -33,7 +34,7 @@ def tools() -> None:
 
 
 def test_the_modules_are_typed(tools: None) -> None:
-    for folder in (PAGE, FRONT):
+    for folder in (PAGE, FRONT, EXTENSIONS):
         command = [node(), str(VENDORED / "typescript" / "tsc.js"), "-p", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
@@ -43,6 +44,7 @@ def test_the_modules_are_formatted(tools: None) -> None:
     pages = [
         path for folder in (PAGE, FRONT) for ending in ("js", "css") for path in folder.glob(f"*.{ending}")
     ]
+    pages += (EXTENSIONS / "static").glob("quiz.*")
     files = sorted([*pages, *HERE.glob("*.mjs")])
     assert not [
         path.name
