@@ -36,7 +36,8 @@ class Attribution:
         mean: per channel, as the inputs were normalized.
         std: the same.
         method: one of ``perturb-tutorial methods``.
-        options: further arguments of :func:`~perturb_tutorial.baselines.registry.saliency`, such as ``settings=`` and ``layer=``.
+        options: further arguments of :func:`~perturb_tutorial.baselines.registry.saliency`, such as ``settings=`` and
+            ``layer=``.
 
     Examples:
         >>> import torch
@@ -101,8 +102,8 @@ def explain(
         std: the same.
         method: one of ``perturb-tutorial methods``.
         device: Quantus hands it over; the maps are computed where the model is.
-        options: further arguments of :func:`~perturb_tutorial.baselines.registry.saliency`; what Quantus adds of its own is not among
-        them.
+        options: further arguments of :func:`~perturb_tutorial.baselines.registry.saliency`; what Quantus adds of its
+            own is not among them.
 
     Raises:
         ValueError: where the inputs are not images normalized by ``mean`` and ``std``, or whatever the method raises.
