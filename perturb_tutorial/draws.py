@@ -10,6 +10,9 @@ mask. k draws show how much: draw 0 is the mask that a run of one draw learns, t
 
 What a mask shows where it is 0 stays the same, noise too. Draw j depends on the seed and j alone: it is the same for
 every image, alone or in a batch, and for every k > j.
+
+The mean shows where draws agree; it is no draw itself, and may suppress or preserve the score less than each of them.
+Its score is measured.
 """
 
 from __future__ import annotations
