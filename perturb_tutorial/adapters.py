@@ -117,7 +117,7 @@ def explain(
         (2, 1, 32, 32)
     """
     find_method(method)
-    given = torch.as_tensor(np.asarray(inputs), dtype=torch.float32)
+    given = torch.as_tensor(np.asarray(inputs), dtype=torch.float32, device="cpu")
     classes = np.asarray(targets).reshape(-1).tolist()
     heat = _maps(model, given, classes, mean=mean, std=std, method=method, **options)
     return np.asarray(heat.cpu().numpy(), dtype=np.float32)

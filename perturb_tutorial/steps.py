@@ -92,7 +92,10 @@ class AveragedAdam:
 
     def __init__(self, grid: Tensor, settings: MaskSettings) -> None:
         self.grid, self.settings = grid, settings
-        self.mean, self.first, self.second = grid.detach().clone(), *torch.zeros(2, *grid.shape).to(grid)
+        self.mean, self.first, self.second = (
+            grid.detach().clone(),
+            *torch.zeros(2, *grid.shape, dtype=grid.dtype, device=grid.device),
+        )
         self.done = torch.zeros((), dtype=torch.float32, device=grid.device)
         """Steps done, on the device, so that a recorded step counts on."""
         sigma = settings.mask_sigma / settings.mask_scale  # mask px
