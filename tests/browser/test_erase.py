@@ -24,6 +24,7 @@ MILLISECONDS = 150  # from a stroke to its scores, on one thread of a machine th
 SLOWER = 3.0  # than a forward pass of PyTorch's, on one that has
 SETTLED = "document.getElementById('erase-guesses').getAttribute('aria-busy') === 'false'"
 DUEL = "!document.getElementById('erase-result').hidden"
+VERDICT = "document.getElementById('erase-verdict').textContent"
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +207,9 @@ def test_who_deleted_less_is_said_after_a_try(
     assert tab.inner_text("#erase-verdict").startswith("The mask deleted less: ")
     tab.click("#erase-clear")
     settle(tab)
-    assert tab.inner_text("#erase-verdict") == "Now paint again."
+    wait_until(tab, f"{VERDICT} === 'Now paint again.'")
     stroke(tab, (0.1, 0.9), (0.2, 0.9))
-    assert tab.inner_text("#erase-verdict").startswith("Too much evidence is left: ")
+    wait_until(tab, f"{VERDICT}.startsWith('Too much evidence is left: ')")
     tab.evaluate(axe)
     found = tab.evaluate("axe.run('#live')")["violations"]
     assert not [(rule["id"], [node["html"][:150] for node in rule["nodes"]]) for rule in found]
