@@ -81,7 +81,7 @@ class ResultFile:
         content = {"files": sorted(self._files), "entries": list(self._entries)}
         self._present = write_own(self.path, marked(content))
         with whole_file(self.output / TABLE) as file:
-            file.write(table(self._entries).encode())
+            file.write(table(self._entries).encode("utf-8", "backslashreplace"))  # names as in JSON
 
     def _bytes(self) -> bytes | None:
         try:

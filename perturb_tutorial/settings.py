@@ -99,8 +99,8 @@ class MaskSettings:
 
     Examples:
         >>> settings = MaskSettings(game="preservation", iterations=100)
-        >>> settings.replace(area_weight=1e-3).area_weight, settings.fast().optimizer
-        (0.001, 'averaged')
+        >>> settings.replace(tv_exponent=2.0).tv_exponent, settings.fast().optimizer
+        (2.0, 'averaged')
     """
 
     game: str = _setting("deletion", "–", "–", "delete or preserve the evidence", "eq. 6; eq. 1")

@@ -86,7 +86,9 @@ class Dispatcher:
         self._workers.close()
 
     def _unfinished(self) -> bool:
-        if self._open or self._again or self._suspects or any(actor.lost for actor in self._workers.dead):
+        # A dead worker that owes a greeting is still among those whose replies are awaited.
+        mourned = (*self._workers.dead, *self._workers.waiting.values())
+        if self._open or self._again or self._suspects or any(actor.lost for actor in mourned):
             return True
         self._again.extend(itertools.islice(self._batches, 1))
         return bool(self._again)

@@ -101,7 +101,10 @@ def test_the_samples_ask_about_mapped_categories_with_their_classes() -> None:
         ({"methods": ("grad_cam", "grad_cam")}, "methods: expected each once"),
         ({"limit": 0}, "limit: expected a whole number of at least 1, got 0"),
         ({"batch_size": 0}, "batch_size: expected"),
-        ({"mask_engine": "nonsense"}, "mask_engine: expected one of torch, onnx, compile, got 'nonsense'"),
+        (
+            {"mask_engine": "nonsense"},
+            "mask_engine: expected one of torch, onnx, compile, auto, got 'nonsense'",
+        ),
         ({"held_out_share": 1.0}, "held_out_share: expected a share between 0 and 1"),
     ],
 )

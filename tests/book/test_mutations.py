@@ -72,7 +72,7 @@ MUTATIONS = {
     "λ₁ of the localization setting": ("settings.py", "area_weight=1e-3", "area_weight=1e-2", NUMBERS),
     "β": ("settings.py", "_setting(3.0", "_setting(2.0", OBJECTIVE),
     "the stride of occlusion": ("baselines/occluders.py", "POSITIONS = 28", "POSITIONS = 8", NUMBERS),
-    "the sign of the preserved score": ("settings.py", "sign=-1", "sign=+1", PRESERVED),
+    "the sign of the preserved score": ("games.py", "sign=-1", "sign=+1", PRESERVED),
     "the sign of the deleted score": ("objectives.py", "game.sign * score", "-game.sign * score", OBJECTIVE),
     "the sign in the optimizer": (
         "loop.py",

@@ -32,7 +32,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import perturb_tutorial as pt
-from perturb_tutorial.benchmarks.store import LOCK, claim
+from perturb_tutorial.benchmarks.claims import LOCK, claim
 from perturb_tutorial.datasets import animal_parts, coco, imagenet
 from perturb_tutorial.datasets.records import Dataset, ImageRecord, check_image
 

@@ -158,7 +158,7 @@ def test_files_of_any_name_are_explained_or_refused_in_a_line(tmp_path: Path, ru
     entries = json.loads((out / "results.json").read_text(encoding="utf-8"))["entries"]
     assert [entry["image"] for entry in entries] == [path for path in paths if path not in bad]
     written = sorted(os.listdir(out))
-    assert len({name.casefold() for name in written}) == 2 * len(good) + 1
+    assert len({name.casefold() for name in written}) == 2 * len(good) + 2
     for name in written:
         assert not [c for c in name if unicodedata.category(c) == "Cc"]
         assert name.split(".")[0].rstrip().upper() not in ("CON", "NUL", "AUX", "PRN", "COM1", "LPT9")
