@@ -36,7 +36,7 @@ class Attribution:
         mean: per channel, as the inputs were normalized.
         std: the same.
         method: one of ``perturb-tutorial methods``.
-        options: further arguments of :func:`~perturb_tutorial.saliency`, such as ``settings=`` and ``layer=``.
+        options: further arguments of ``perturb_tutorial.saliency``, such as ``settings=`` and ``layer=``.
 
     Examples:
         >>> import torch
@@ -101,7 +101,7 @@ def explain(
         std: the same.
         method: one of ``perturb-tutorial methods``.
         device: Quantus hands it over; the maps are computed where the model is.
-        options: further arguments of :func:`~perturb_tutorial.saliency`; what Quantus adds of its own is not among
+        options: further arguments of ``perturb_tutorial.saliency``; what Quantus adds of its own is not among
         them.
 
     Raises:
