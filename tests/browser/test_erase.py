@@ -62,6 +62,9 @@ def settle(page: Any) -> None:
 
 def stroke(page: Any, *places: tuple[float, float]) -> None:
     """A line with the mouse through places in parts of the picture's side."""
+    page.evaluate(
+        "document.getElementById('erase-canvas').scrollIntoView({ block: 'center', behavior: 'instant' })"
+    )
     box = page.locator("#erase-canvas").bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
     page.mouse.move(*points[0])
