@@ -225,9 +225,10 @@ def test_who_deleted_less_is_said_after_a_try(
     # The same painting, drawn by another reader's page before any network is loaded.
     words = "document.getElementById('erase-area').textContent"
     said = tab.evaluate(words)
+    cells = painting(tab)
     other, visit = open_page(book, tab.url.removeprefix(f"{book.address}/"))
     wait_until(other, f"{words} === {json.dumps(said)}")
-    assert np.array_equal(painting(other), painting(tab))
+    assert np.array_equal(painting(other), cells)
     assert not visit.errors
     other.context.close()
 
