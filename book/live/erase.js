@@ -50,15 +50,14 @@ export class EraseGame {
     this.target = 0;
     /** @type {Float32Array | null} all scores under the painting as it was when they were asked for */
     this.scores = null;
+    /** @private the cells that they are of */
+    this.asked = "";
     /** @type {(Deed & {grid: Float32Array}) | null} the learned mask, after a try */
     this.learned = null;
     this.loaded = false;
     /** Called when a stroke has ended. @type {() => void} */
     this.onStroke = () => {};
-    /** @private */
-    this.asking = false;
-    /** @private */
-    this.queued = false;
+    this.asking = this.queued = false;
     /** @private @type {number | null} since when what is shown lags behind the painting */
     this.since = null;
     const brush = () => ({
@@ -200,18 +199,19 @@ export class EraseGame {
     }
     this.asking = true;
     try {
-      for (let asked = ""; this.photograph && asked !== String(this.painting.painted);) {
+      while (this.photograph && !(this.scores && this.asked === String(this.painting.painted))) {
         const { photograph, since } = this;
-        [asked, this.since] = [String(this.painting.painted), null];
+        const asked = String(this.painting.painted);
+        this.since = null;
         const scores = await this.scoresOf(this.painting.grid());
-        this.scores = photograph === this.photograph ? scores : null;
-        asked = this.scores ? asked : "";
+        [this.scores, this.asked] = photograph === this.photograph ? [scores, asked] : [null, ""];
         this.show();
         performance.clearMeasures(MEASURE);
         performance.measure(MEASURE, { start: since ?? performance.now() });
       }
     } finally {
       this.asking = false;
+      this.since = this.queued ? this.since : null;
       find("guesses").setAttribute("aria-busy", String(this.queued));
     }
   }
