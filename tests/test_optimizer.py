@@ -161,7 +161,7 @@ def test_an_image_alone_and_in_a_batch_go_the_same_way(tiny, noise_images):
 
 
 def assert_alike(a, b):
-    """Rounding flips rectified units and Adam amplifies it: after 300 iterations alike, not equal."""
+    """Rounding flips rectified units and Adam amplifies it: after 100 iterations alike, not equal."""
     assert (a - b).abs().mean() <= 0.02
     assert np.corrcoef(a.flatten(), b.flatten())[0, 1] >= 0.99
 
@@ -182,9 +182,12 @@ def learned_alone(lite0, foolbox_photographs):
     }
 
 
-def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs, learned_alone):
-    together = pt.learn_masks(lite0, *photographs_of(foolbox_photographs, "bull_mastiff", "bald_eagle"))
-    assert_alike(learned_alone["deletion"].saliency[0], together.saliency[1])
+def test_an_image_alone_and_in_a_batch_end_alike(lite0, foolbox_photographs):
+    settings = pt.MaskSettings(iterations=100)
+    photographs = photographs_of(foolbox_photographs, "bull_mastiff", "bald_eagle")
+    together = pt.learn_masks(lite0, *photographs, settings)
+    alone = pt.learn_masks(lite0, *(rows[:1] for rows in photographs), settings)
+    assert_alike(alone.saliency[0], together.saliency[0])
 
 
 @pytest.mark.parametrize("game", ["deletion", "preservation"])
