@@ -50,6 +50,13 @@ def test_my_own_network() -> None:
     assert names["edges"].shape == (1, 1, 224, 224)
 
 
+def test_a_gpu() -> None:
+    """As far as a machine without one can tell."""
+    names = run_page("gpu.md", {"pt.MaskSettings()": QUICK})
+    assert names["masks"].saliency.shape == (2, 1, 224, 224)
+    assert names["network"].device.type in ("cpu", "cuda", "mps")
+
+
 def test_my_own_pictures() -> None:
     Path("photos").mkdir()
     rng = np.random.default_rng(0)
