@@ -168,8 +168,8 @@ def test_a_batch_is_not_blamed_for_a_worker_that_died_while_it_was_idle(
 
     def jobs() -> Iterator[Job]:
         for number in range(4):
-            yield Job(number, after=0.2)
-            time.sleep(2)  # whoever gets the next one may be dead by now, and nobody is about to die
+            yield Job(number, after=None if number else 0.2)
+            time.sleep(1)  # whoever did the first one is dead when it gets its next
 
     watched = Watched()
     assert sorted(row["number"] for row in watched.do(jobs())) == [0, 1, 2, 3]
