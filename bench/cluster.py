@@ -110,7 +110,7 @@ def efficiency(workers: int, batches: int) -> dict[str, Any]:
         dispatcher = Dispatcher(ray, hire, cores=1, say=print, show=print)
         start = time.time()
         naps = []
-        for _, (nap,) in dispatcher.compute(plan()):  # type: ignore[arg-type]
+        for _, (nap,) in dispatcher.compute(plan()):  # type: ignore[arg-type]  # naps for batches
             naps.append(nap)
             seen.add(nap["worker"])
         dispatcher.close()

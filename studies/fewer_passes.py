@@ -75,11 +75,11 @@ def counted(network: pt.Network, engine: str) -> Iterator[Counts]:
         counts.forwards += len(images)
         return logits(images)
 
-    kind.score, network.logits = counted_score, counted_logits  # type: ignore[method-assign]
+    kind.score, network.logits = counted_score, counted_logits  # type: ignore[method-assign]  # to count them
     try:
         yield counts
     finally:
-        kind.score = score  # type: ignore[method-assign]
+        kind.score = score  # type: ignore[method-assign]  # as it was
         del network.logits
 
 

@@ -90,7 +90,7 @@ class Watched:
     def do(self, jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
         """The result of each job."""
         try:
-            for _, (row,) in self.dispatcher.compute(iter(jobs)):  # type: ignore[arg-type]
+            for _, (row,) in self.dispatcher.compute(iter(jobs)):  # type: ignore[arg-type]  # jobs for batches
                 yield row
         finally:
             self.dispatcher.close()

@@ -120,6 +120,7 @@ def numbers(entry: dict[str, Any]) -> tuple[Answer, ...]:
         Answer(why, number=float(number), tolerance=tolerance) for number, why in entry["mistakes"].items()
     ]
     for mistake in mistakes:
+        # Both were made above with a number; None is of answers that are texts.
         if abs(mistake.number - right.number) <= 2 * tolerance:  # type: ignore[operator]
             raise QuizError(f"expected mistakes apart from {right.number:g}, got {mistake.number:g}")
     return (right, *mistakes, Answer(entry["otherwise"]))

@@ -169,7 +169,7 @@ class Store:
             if wrong is not None:
                 aside = path.with_name(f"_damaged-{path.name}")
                 try:
-                    path.replace(aside)  # type: ignore[arg-type]
+                    path.replace(aside)  # type: ignore[arg-type]  # of one kind: made from each other
                 except OSError as error:
                     raise unwritable(self.folder, error) from error
                 again = counted(len(expected(number)), "record")

@@ -518,4 +518,4 @@ def test_paths_in_a_bucket_are_those_of_pathlib(tmp_path: Path, bucket: str) -> 
     with pytest.raises(OSError, match="more than 0"):
         read_bytes(moved, 0)
     with pytest.raises(TypeError):
-        Path(path)  # type: ignore[arg-type]
+        Path(path)  # type: ignore[arg-type]  # the mistake
