@@ -12,7 +12,6 @@ the photograph's own size: mask and blur are scaled with it.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -20,7 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from live import NETWORK, LiveError, free_samples, write_whole
+from live import NETWORK, free_samples
+from page_files import command, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT / "book" / "_front"
@@ -32,18 +32,9 @@ MASK_SIDE = 56  # px of a stop's mask in the picture of masks; SIDE in front.js
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Make the pictures of the book's first screen.")
-    parser.add_argument("--precompute", action="store_true", help="make book/front/precomputed.json anew")
-    options = parser.parse_args(argv)
-    try:
-        if options.precompute:
-            write_whole(PRECOMPUTED, json.dumps(precompute(), separators=(",", ":")).encode() + b"\n")
-        else:
-            make(MADE)
-    except LiveError as error:
-        print(f"front: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command(
+        "front", "Make the pictures of the first screen.", PRECOMPUTED, precompute, make, argv, MADE
+    )
 
 
 def stored() -> dict[str, Any]:

@@ -11,19 +11,19 @@ them. The graphs take half a minute and are made again only when one of their in
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import hashlib
 import io
 import json
-import os
 import shutil
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from page_files import LiveError, command, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT / "book" / "_live"
@@ -39,23 +39,9 @@ FRAMES = (0, 10, 20, 40, 70, 100, 150)  # iterations after which the stored resu
 GAMES = ("deletion", "preservation")
 
 
-class LiveError(Exception):
-    """Something that the live page needs is missing; the message says what to do."""
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Make the files that the book's live page serves.")
-    parser.add_argument("--precompute", action="store_true", help="learn book/live/precomputed.json anew")
-    options = parser.parse_args(argv)
-    try:
-        if options.precompute:
-            write_whole(PRECOMPUTED, json.dumps(precompute(), separators=(",", ":")).encode() + b"\n")
-        else:
-            make(MADE)
-    except LiveError as error:
-        print(f"live: {error}", file=sys.stderr)
-        return 1
-    return 0
+    what = "Make the files that the book's live page serves."
+    return command("live", what, PRECOMPUTED, precompute, make, argv, MADE)
 
 
 def make(folder: Path) -> None:
@@ -307,12 +293,6 @@ def write_if_new(target: Path, source: Path) -> None:
     content = source.read_bytes()
     if not target.is_file() or gzip.decompress(target.read_bytes()) != content:
         write_whole(target, packed(content))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
